@@ -1,0 +1,1 @@
+"""Ray jobs: run as python -m jobs.<name> or through ray job submit."""

@@ -1,0 +1,1 @@
+"""Rowbeam: tenant rows in, searchable vectors out."""

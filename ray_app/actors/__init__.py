@@ -1,0 +1,1 @@
+"""Ray actors; the only place in ray_app that imports ray."""

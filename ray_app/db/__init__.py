@@ -1,0 +1,1 @@
+"""Postgres: the ledger, its migrations, and reading the platform's tables."""

@@ -1,0 +1,244 @@
+"""The ledger's tables, in the Postgres schema ``rowbeam``.
+
+Alembic's migrations create them; ``tests/jobs/test_migrations.py`` proves that the two agree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+SCHEMA: Final = "rowbeam"
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    },
+)
+
+
+def _now(name: str, *, null: bool = False) -> Column[object]:
+    return Column(
+        name, DateTime(timezone=True), nullable=null, server_default=None if null else func.now()
+    )
+
+
+def _tenant() -> Column[object]:
+    return Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), nullable=False)
+
+
+def _count(name: str) -> Column[object]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+#: One row: the secret that keys point ids. Every node reads it here, so all agree.
+deployment = Table(
+    "deployment",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("store_secret", LargeBinary, nullable=False),
+    _now("created_at"),
+    CheckConstraint("id = 1", name="single"),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("client_id", BigInteger, nullable=False),
+    Column("placement", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    _now("created_at"),
+    _now("removed_at", null=True),
+    Index("uq_tenants_live_name", "name", unique=True, postgresql_where=text("state <> 'deleted'")),
+    Index("uq_tenants_live_client", "client_id", unique=True, postgresql_where=text("state <> 'deleted'")),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    _tenant(),
+    Column("key_hash", LargeBinary, nullable=False),
+    _now("created_at"),
+    _now("last_used_at", null=True),
+    _now("revoked_at", null=True),
+)
+
+spaces = Table(
+    "spaces",
+    metadata,
+    Column("space_id", Text, primary_key=True),
+    Column("spec", JSONB, nullable=False),
+    _now("created_at"),
+)
+
+#: The pinned binding of (tenant, table, vector type) to a space.
+indexes = Table(
+    "indexes",
+    metadata,
+    _tenant(),
+    Column("table_name", Text, nullable=False),
+    Column("vector_type", Text, nullable=False),
+    Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
+    Column("preference", Text, nullable=False),
+    _now("created_at"),
+    UniqueConstraint("incarnation", "table_name", "vector_type"),
+)
+
+#: One row per point. The key's text columns sort by bytes, so that paging does not depend on locale.
+qdrant_vectors = Table(
+    "qdrant_vectors",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), primary_key=True),
+    Column("table_name", Text(collation="C"), primary_key=True),
+    Column("vector_type", Text(collation="C"), primary_key=True),
+    Column("record_id", Text(collation="C"), primary_key=True),
+    Column("chunk", Integer, primary_key=True, autoincrement=False),
+    Column("point_id", UUID(as_uuid=True), nullable=False),
+    Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
+    Column("content_hash", Text, nullable=False),
+    #: Source clock at the read, microseconds since 1970.
+    Column("version", BigInteger, nullable=False),
+    Column("snippet", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("embedded_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("point_id"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    _tenant(),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    #: What was asked for: tables, vector types, preference.
+    Column("request", JSONB, nullable=False),
+    #: Raised by one each time a driver takes the job; writes of an earlier run are refused.
+    Column("run", Integer, nullable=False, server_default="0"),
+    Column("owner_host", Text),
+    Column("owner_pid", Integer),
+    _now("heartbeat_at", null=True),
+    #: Rate, estimated completion, provider and latest errors, as the progress actor last saw them.
+    Column("progress", JSONB, nullable=False, server_default="{}"),
+    Column("error", Text),
+    _now("created_at"),
+    _now("started_at", null=True),
+    _now("finished_at", null=True),
+    Index("ix_jobs_incarnation_created_at", "incarnation", "created_at"),
+)
+
+#: Which job works on a tenant's table; the primary key is what refuses a second one.
+job_locks = Table(
+    "job_locks",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), primary_key=True),
+    Column("table_name", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False),
+)
+
+#: A job's work, cut into key ranges (lo, hi]; a null bound is open.
+ranges = Table(
+    "ranges",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    #: ``rows`` reads the table, ``sweep`` looks for ledger rows whose record is gone, ``ids`` reads ``keys``.
+    Column("kind", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("vector_type", Text, nullable=False),
+    Column("lo", Text),
+    Column("hi", Text),
+    Column("keys", ARRAY(Text)),
+    #: Rows expected, counted when the range was cut.
+    Column("expected", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default="pending"),
+    _now("lease_until", null=True),
+    #: Parts written so far, {lo: hi}; the range is done when they chain from lo to hi.
+    Column("parts", JSONB, nullable=False, server_default="{}"),
+    _count("read"),
+    _count("embedded"),
+    _count("unchanged"),
+    _count("no_text"),
+    _count("dead"),
+    _count("deleted"),
+    _count("chunks"),
+    _now("finished_at", null=True),
+    Index("ix_ranges_job_id_state", "job_id", "state"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _tenant(),
+    Column("table_name", Text, nullable=False),
+    Column("vector_type", Text, nullable=False),
+    Column("record_id", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("job_id", Text),
+    Column("stage", Text, nullable=False),
+    Column("error_class", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="1"),
+    #: ``open`` until the record is embedded, redriven or gone.
+    Column("state", Text, nullable=False, server_default="open"),
+    _now("first_at"),
+    _now("last_at"),
+    UniqueConstraint("incarnation", "table_name", "vector_type", "record_id"),
+)
+
+#: What embedding cost, added up by day. Spent is spent: a resumed range does not reset it.
+usage = Table(
+    "usage",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("table_name", Text, primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    _count("texts"),
+    _count("tokens"),
+    Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
+)
+
+#: Measured speed of a provider in a space, from finished jobs; plans estimate with it.
+provider_speeds = Table(
+    "provider_speeds",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("space_id", Text, primary_key=True),
+    Column("texts_per_second", Float, nullable=False),
+    Column("tokens_per_second", Float, nullable=False),
+    _now("measured_at"),
+)

@@ -1,0 +1,180 @@
+"""Every error Rowbeam raises on purpose, as one tree.
+
+    RowbeamError
+    ├── InputError                 the caller sent something that cannot be used
+    │   ├── ConfigError            a setting or config file is wrong
+    │   ├── UnknownTenant          no active tenant of that name
+    │   ├── UnknownTable           no table spec, or no such table in the database
+    │   ├── UnknownVectorType      not content, summary or metadata, or not configured for the table
+    │   ├── UnknownJob             no job with that id
+    │   ├── InvalidTableSpec       a spec names a column the table does not have
+    │   ├── InvalidRecord          a row or JSON line that cannot be loaded
+    │   └── InvalidFilter          a search filter that cannot be compiled
+    ├── AuthError                  missing, wrong or revoked API key
+    ├── ConflictError              the request clashes with what is there
+    │   ├── TenantExists           name or client id already taken
+    │   └── JobConflict            another job works on the same tenant and table
+    ├── ItemError                  one text is at fault; its batch goes on without it
+    ├── DependencyError            something Rowbeam needs is at fault; no row is charged
+    │   ├── DatabaseUnavailable    Postgres cannot be reached
+    │   ├── StoreUnavailable       the vector store cannot be reached or written
+    │   ├── ProviderUnavailable    the embedding provider is down, throttled or refuses us
+    │   ├── RayUnavailable         no Ray cluster, or too few free resources
+    │   └── SettingsMismatch       a worker was started with other settings than the driver
+    └── IsolationViolation         a result of another tenant was about to leave the store
+
+Messages are for people: they say what happened and what to do, and hold no secret and no row text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RowbeamError(Exception):
+    """Base class; catch it to catch everything Rowbeam raises on purpose."""
+
+    #: The HTTP status an API answers with.
+    status: ClassVar[int] = 500
+    #: Whether the same call may succeed later with nothing changed by the caller.
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling, and errors cross Ray processes.
+        return (_rebuild, (type(self), self.message, self.hint, self.__dict__))
+
+
+def _rebuild(
+    kind: type[RowbeamError], message: str, hint: str | None, state: dict[str, object]
+) -> RowbeamError:
+    error = kind.__new__(kind)
+    RowbeamError.__init__(error, message, hint=hint)
+    error.__dict__.update(state)
+    return error
+
+
+class InputError(RowbeamError):
+    """The caller sent something that cannot be used."""
+
+    status = 400
+
+
+class ConfigError(InputError):
+    """A setting or the config file is wrong."""
+
+
+class UnknownTenant(InputError):
+    """No active tenant has that name."""
+
+    status = 404
+
+
+class UnknownTable(InputError):
+    """No table spec has that name, or the database has no such table."""
+
+    status = 404
+
+
+class UnknownVectorType(InputError):
+    """The vector type does not exist, or the table has no text rule for it."""
+
+
+class UnknownJob(InputError):
+    """No job has that id."""
+
+    status = 404
+
+
+class InvalidTableSpec(InputError):
+    """A table spec does not fit the table it describes."""
+
+
+class InvalidRecord(InputError):
+    """A row or a line of a file cannot be loaded."""
+
+
+class InvalidFilter(InputError):
+    """A search filter cannot be compiled."""
+
+
+class AuthError(RowbeamError):
+    """The API key is missing, wrong or revoked."""
+
+    status = 401
+
+
+class ConflictError(RowbeamError):
+    """The request clashes with what is there."""
+
+    status = 409
+
+
+class TenantExists(ConflictError):
+    """The tenant's name or client id is already taken."""
+
+
+class JobConflict(ConflictError):
+    """Another job works on the same tenant and table.
+
+    ``job_id`` names it.
+    """
+
+    def __init__(self, message: str, *, job_id: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.job_id = job_id
+
+
+class ItemError(RowbeamError):
+    """One text is at fault: it becomes a dead letter and its batch goes on without it."""
+
+    status = 422
+
+
+class DependencyError(RowbeamError):
+    """Something Rowbeam needs is at fault: back off, charge no row."""
+
+    status = 503
+    retryable = True
+
+
+class DatabaseUnavailable(DependencyError):
+    """Postgres cannot be reached."""
+
+
+class StoreUnavailable(DependencyError):
+    """The vector store cannot be reached or written."""
+
+
+class ProviderUnavailable(DependencyError):
+    """The embedding provider is down, throttles us or refuses us.
+
+    ``retry_after`` is the wait the provider asked for, in seconds, when it did.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class RayUnavailable(DependencyError):
+    """No Ray cluster answers, or it has too few free resources."""
+
+
+class SettingsMismatch(DependencyError):
+    """A worker was started with other ``ROWBEAM_*`` settings than the driver."""
+
+    retryable = False
+
+
+class IsolationViolation(RowbeamError):
+    """A point of another tenant was about to leave the store; the whole answer is dropped."""

@@ -1,0 +1,1 @@
+"""Providers embed texts of one space: local encoders and the AI gateway."""

