@@ -159,9 +159,7 @@ class ProviderUnavailable(DependencyError):
     ``retry_after`` is the wait the provider asked for, in seconds, when it did.
     """
 
-    def __init__(
-        self, message: str, *, retry_after: float | None = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
 

@@ -80,7 +80,12 @@ class TableSpec:
 
 
 def _platform(
-    name: str, priority: int, *, enabled: bool = True, content: tuple[str, ...] = (), payload: tuple[str, ...] = ()
+    name: str,
+    priority: int,
+    *,
+    enabled: bool = True,
+    content: tuple[str, ...] = (),
+    payload: tuple[str, ...] = (),
 ) -> TableSpec:
     text = dict(DEFAULT_TEXT)
     if content:

@@ -44,9 +44,7 @@ metadata = MetaData(
 
 
 def _now(name: str, *, null: bool = False) -> Column[object]:
-    return Column(
-        name, DateTime(timezone=True), nullable=null, server_default=None if null else func.now()
-    )
+    return Column(name, DateTime(timezone=True), nullable=null, server_default=None if null else func.now())
 
 
 def _tenant() -> Column[object]:
