@@ -32,6 +32,8 @@ class GatewaySettings(BaseModel):
     max_inputs: int = Field(default=2048, gt=0, le=2048)
     #: Tokens in one request.
     max_request_tokens: int = Field(default=300_000, gt=0)
+    #: Estimated tokens of one chunk; lower it for a model that reads fewer than 2,500 bytes at once.
+    chunk_tokens: int = Field(default=1000, ge=16)
     #: Seconds for one request.
     timeout: float = Field(default=60.0, gt=0)
     #: Seconds to keep retrying an endpoint that is down before the job stops, resumable.
@@ -83,6 +85,14 @@ class Settings(BaseModel):
         """Pid files, locks and logs of what Rowbeam started."""
         return self.home / "run"
 
+    @property
+    def catalog_file(self) -> Path | None:
+        """The config file in force: the one named, else ``home/rowbeam.toml`` when there is one."""
+        if self.config_file is not None:
+            return self.config_file
+        default = self.home / "rowbeam.toml"
+        return default if default.exists() else None
+
     def fingerprint(self) -> str:
         """Digest of every setting that decides where data goes, secrets included (one way).
 
@@ -98,6 +108,7 @@ class Settings(BaseModel):
             self.local_model,
             self.gateway.model_dump_json() if self.gateway else "",
             _reveal(self.gateway.api_key) if self.gateway else "",
+            self.catalog_file.read_text(encoding="utf-8") if self.catalog_file else "",
         ]
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
@@ -131,6 +142,22 @@ class Settings(BaseModel):
             raise ConfigError(f"The environment holds a value that cannot be used: {problems}.") from None
 
 
+def child_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment with ``settings`` in it, for a child that reads them back.
+
+    A child's environment is as private as this process's; a command line or a Ray runtime
+    environment is not, so secrets travel here and nowhere else.
+    """
+    child = {name: value for name, value in os.environ.items() if name not in _OURS}
+    child["ROWBEAM_HOME"] = str(settings.home.absolute())
+    for source, names in ((settings, _PLAIN), (settings.gateway, _GATEWAY)):
+        for field, name in names.items():
+            value = getattr(source, field, None)
+            if value is not None:
+                child[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return child
+
+
 _PLAIN: Final = {
     "database_url": "ROWBEAM_DATABASE_URL",
     "source_url": "ROWBEAM_SOURCE_URL",
@@ -150,9 +177,13 @@ _GATEWAY: Final = {
     "price_per_million": "ROWBEAM_GATEWAY_PRICE_PER_MILLION",
     "max_inputs": "ROWBEAM_GATEWAY_MAX_INPUTS",
     "max_request_tokens": "ROWBEAM_GATEWAY_MAX_TOKENS",
+    "chunk_tokens": "ROWBEAM_GATEWAY_CHUNK_TOKENS",
     "timeout": "ROWBEAM_GATEWAY_TIMEOUT",
     "outage_budget": "ROWBEAM_GATEWAY_OUTAGE_BUDGET",
 }
+
+
+_OURS: Final = {"ROWBEAM_HOME", *_PLAIN.values(), *_GATEWAY.values()}
 
 
 def _reveal(secret: SecretStr | None) -> str:

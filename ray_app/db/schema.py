@@ -102,13 +102,12 @@ spaces = Table(
 indexes = Table(
     "indexes",
     metadata,
-    _tenant(),
-    Column("table_name", Text, nullable=False),
-    Column("vector_type", Text, nullable=False),
+    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
+    Column("table_name", Text, primary_key=True),
+    Column("vector_type", Text, primary_key=True),
     Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
     Column("preference", Text, nullable=False),
     _now("created_at"),
-    UniqueConstraint("incarnation", "table_name", "vector_type"),
 )
 
 #: One row per point. The key's text columns sort by bytes, so that paging does not depend on locale.
@@ -181,8 +180,8 @@ ranges = Table(
     Column("expected", BigInteger, nullable=False),
     Column("state", Text, nullable=False, server_default="pending"),
     _now("lease_until", null=True),
-    #: Parts written so far, {lo: hi}; the range is done when they chain from lo to hi.
-    Column("parts", JSONB, nullable=False, server_default="{}"),
+    #: Parts written so far, [[lo, hi], …]; the range is done when they chain from lo to hi.
+    Column("parts", JSONB, nullable=False, server_default="[]"),
     _count("read"),
     _count("embedded"),
     _count("unchanged"),
@@ -228,15 +227,6 @@ usage = Table(
     _count("texts"),
     _count("tokens"),
     Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
-)
-
-#: Measured speed of a provider in a space, from finished jobs; plans estimate with it.
-provider_speeds = Table(
-    "provider_speeds",
-    metadata,
-    Column("provider", Text, primary_key=True),
-    Column("space_id", Text, primary_key=True),
-    Column("texts_per_second", Float, nullable=False),
-    Column("tokens_per_second", Float, nullable=False),
-    _now("measured_at"),
+    #: Time the provider was busy; tokens over it is the speed that plans estimate with.
+    Column("seconds", Float, nullable=False, server_default="0"),
 )

@@ -1,0 +1,118 @@
+"""Records that could not be embedded, kept until they can, with what was wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from ray_app.db.schema import dead_letters
+from ray_app.parts import Part
+from ray_app.reports import DeadLetter
+
+_OPEN = "open"
+
+
+def open_hashes(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, record_ids: Sequence[str]
+) -> dict[str, str]:
+    """Content hash of each of these records that waits as a dead letter."""
+    letters = dead_letters.c
+    query = select(letters.record_id, letters.content_hash).where(
+        letters.incarnation == incarnation,
+        letters.table_name == table,
+        letters.vector_type == vector_type,
+        letters.state == _OPEN,
+        letters.record_id == func.any(list(record_ids)),
+    )
+    return {row.record_id: row.content_hash for row in connection.execute(query)}
+
+
+def record_faults(connection: Connection, incarnation: UUID, part: Part) -> None:
+    """Make or renew the dead letters of the part's faults."""
+    if not part.faults:
+        return
+    statement = insert(dead_letters)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["incarnation", "table_name", "vector_type", "record_id"],
+            set_={
+                "content_hash": statement.excluded.content_hash,
+                "job_id": statement.excluded.job_id,
+                "stage": statement.excluded.stage,
+                "error_class": statement.excluded.error_class,
+                "message": statement.excluded.message,
+                "state": _OPEN,
+                "attempts": dead_letters.c.attempts + 1,
+                "last_at": func.now(),
+            },
+        ),
+        [
+            {
+                "incarnation": incarnation,
+                "table_name": part.table,
+                "vector_type": part.vector_type,
+                "record_id": fault.record_id,
+                "content_hash": fault.content_hash,
+                "job_id": part.key.job_id,
+                "stage": fault.stage,
+                "error_class": fault.error_class,
+                "message": fault.message,
+            }
+            for fault in part.faults
+        ],
+    )
+
+
+def resolve(connection: Connection, incarnation: UUID, part: Part) -> None:
+    """A record that was embedded, or is gone, is no dead letter any more."""
+    settled = list({*part.record_ids, *(record for record, chunk in part.drops if chunk == 0)})
+    if not settled:
+        return
+    letters = dead_letters.c
+    connection.execute(
+        delete(dead_letters).where(
+            letters.incarnation == incarnation,
+            letters.table_name == part.table,
+            letters.vector_type == part.vector_type,
+            letters.record_id == func.any(settled),
+        )
+    )
+
+
+def list_open(engine: Engine, incarnation: UUID) -> list[DeadLetter]:
+    """Open dead letters, oldest first."""
+    letters = dead_letters.c
+    query = (
+        select(dead_letters)
+        .where(letters.incarnation == incarnation, letters.state == _OPEN)
+        .order_by(letters.first_at, letters.id)
+    )
+    with engine.connect() as connection:
+        return [
+            DeadLetter(
+                table=row.table_name,
+                vector_type=row.vector_type,
+                record_id=row.record_id,
+                stage=row.stage,
+                error_class=row.error_class,
+                message=row.message,
+                attempts=row.attempts,
+                state=row.state,
+                first_at=row.first_at,
+                last_at=row.last_at,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def mark_redriven(connection: Connection, incarnation: UUID) -> None:
+    """Let the tenant's open dead letters be tried again."""
+    letters = dead_letters.c
+    connection.execute(
+        update(dead_letters)
+        .where(letters.incarnation == incarnation, letters.state == _OPEN)
+        .values(state="redriven")
+    )

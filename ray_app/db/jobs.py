@@ -1,0 +1,263 @@
+"""Jobs in the ledger: creation under locks, ownership, cancellation.
+
+The truth about a job is here. Every write of a running job names its ``run``; taking a job over
+raises the run, so that whatever an earlier driver still has in flight is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from ray_app.db import ranges
+from ray_app.db.ranges import LostJob, RangeSpec
+from ray_app.db.registry import lock_active
+from ray_app.db.schema import job_locks, jobs
+from ray_app.errors import ConflictError, JobConflict, UnknownJob
+from ray_app.reports import JobState
+from ray_app.tenants import Tenant
+
+#: A driver that has been silent for longer is taken for dead.
+LEASE: Final = timedelta(seconds=30)
+_ACTIVE: Final = (JobState.PENDING, JobState.RUNNING, JobState.CANCEL_REQUESTED)
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What was asked for, kept with the job so that a resume does the same."""
+
+    tables: tuple[str, ...]
+    vector_types: tuple[str, ...]
+    prefer: str | None
+
+
+@dataclass(frozen=True)
+class TakenJob:
+    """A job this process drives."""
+
+    job_id: str
+    run: int
+    incarnation: UUID
+    request: JobRequest
+
+
+def host_id() -> str:
+    """This machine until its next boot; process ids mean something only together with it."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}/{boot.read_text().strip() if boot.exists() else ''}"
+
+
+def create_job(
+    engine: Engine, incarnation: UUID, kind: str, request: JobRequest, work: Sequence[RangeSpec]
+) -> str:
+    """Create a pending job and lock its tables.
+
+    Raises:
+        JobConflict: an active job works on one of the tables; it is named.
+    """
+    job_id = f"job-{secrets.token_hex(6)}"
+    with engine.begin() as connection:
+        lock_active(connection, incarnation)
+        connection.execute(
+            insert(jobs).values(
+                job_id=job_id,
+                incarnation=incarnation,
+                kind=kind,
+                state=JobState.PENDING,
+                request={
+                    "tables": list(request.tables),
+                    "vector_types": list(request.vector_types),
+                    "prefer": request.prefer,
+                },
+                owner_host=host_id(),
+                owner_pid=os.getpid(),
+                heartbeat_at=func.now(),
+            )
+        )
+        _lock_tables(connection, job_id, incarnation, request.tables)
+        ranges.add(connection, job_id, work)
+    return job_id
+
+
+def _lock_tables(connection: Connection, job_id: str, incarnation: UUID, tables: Sequence[str]) -> None:
+    for table in sorted(tables):  # one order for all, so that two jobs cannot deadlock
+        holder = connection.execute(
+            select(jobs)
+            .join_from(job_locks, jobs, job_locks.c.job_id == jobs.c.job_id)
+            .where(job_locks.c.incarnation == incarnation, job_locks.c.table_name == table)
+            .with_for_update()
+        ).one_or_none()
+        if holder is not None and holder.job_id != job_id:
+            if owner_alive(holder):
+                raise JobConflict(
+                    f"Job {holder.job_id} already works on table {table} of this tenant.",
+                    job_id=holder.job_id,
+                    hint=f"Wait for it, or stop it: rowbeam cancel {holder.job_id}.",
+                )
+            _end(connection, holder.job_id, JobState.INTERRUPTED, "Its driver is gone.")
+        taken = connection.execute(
+            upsert(job_locks)
+            .values(incarnation=incarnation, table_name=table, job_id=job_id)
+            .on_conflict_do_nothing()
+            .returning(job_locks.c.job_id)
+        ).one_or_none()
+        if taken is None and (holder is None or holder.job_id != job_id):
+            raise JobConflict(f"Another job has just started on table {table}.", job_id="", hint="Try again.")
+
+
+def owner_alive(row: Row[Any]) -> bool:
+    """Whether an active job's driver lives: a fresh heartbeat and, on this machine, a process."""
+    if row.state not in _ACTIVE or row.heartbeat_at is None:
+        return False
+    if datetime.now(UTC) - row.heartbeat_at > LEASE:
+        return False
+    return row.owner_host != host_id() or process_exists(row.owner_pid)
+
+
+def process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def take_job(engine: Engine, job_id: str) -> TakenJob:
+    """Become the driver of a pending job, or of one that was cancelled, failed or lost its driver.
+
+    Ranges that are not done start over; what they wrote is recognised as unchanged.
+
+    Raises:
+        UnknownJob: there is none of that id.
+        JobConflict: its driver lives.
+        ConflictError: it has succeeded.
+    """
+    with engine.begin() as connection:
+        row = _job_row(connection, job_id, lock=True)
+        _check_takeable(row)
+        request = JobRequest(
+            tuple(row.request["tables"]), tuple(row.request["vector_types"]), row.request["prefer"]
+        )
+        lock_active(connection, row.incarnation)
+        _lock_tables(connection, job_id, row.incarnation, request.tables)
+        run = row.run + 1
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.job_id == job_id)
+            .values(
+                run=run,
+                state=JobState.RUNNING,
+                owner_host=host_id(),
+                owner_pid=os.getpid(),
+                heartbeat_at=func.now(),
+                started_at=func.coalesce(jobs.c.started_at, func.now()),
+                finished_at=None,
+                error=None,
+            )
+        )
+        ranges.reset(connection, job_id)
+    return TakenJob(job_id, run, row.incarnation, request)
+
+
+def heartbeat(engine: Engine, job: TakenJob, progress: dict[str, Any]) -> JobState:
+    """Say that the driver lives and what it sees; answers the job's state, to notice a cancel.
+
+    Raises:
+        LostJob: another driver has the job.
+    """
+    with engine.begin() as connection:
+        state = connection.scalar(
+            update(jobs)
+            .where(jobs.c.job_id == job.job_id, jobs.c.run == job.run)
+            .values(heartbeat_at=func.now(), progress=progress)
+            .returning(jobs.c.state)
+        )
+    if state is None:
+        raise LostJob(f"Job {job.job_id} was taken over by another driver.")
+    return JobState(state)
+
+
+def finish_job(engine: Engine, job: TakenJob, state: JobState, error: str | None = None) -> None:
+    """End the job and unlock its tables, unless another driver has it."""
+    with engine.begin() as connection:
+        mine = connection.scalar(
+            select(jobs.c.run).where(jobs.c.job_id == job.job_id, jobs.c.run == job.run).with_for_update()
+        )
+        if mine is not None:
+            _end(connection, job.job_id, state, error)
+
+
+def fail_pending(engine: Engine, job_id: str, error: str) -> None:
+    """End a job whose driver never took it."""
+    with engine.begin() as connection:
+        if _job_row(connection, job_id, lock=True).state == JobState.PENDING:
+            _end(connection, job_id, JobState.FAILED, error)
+
+
+def _end(connection: Connection, job_id: str, state: JobState, error: str | None) -> None:
+    connection.execute(
+        update(jobs).where(jobs.c.job_id == job_id).values(state=state, error=error, finished_at=func.now())
+    )
+    connection.execute(delete(job_locks).where(job_locks.c.job_id == job_id))
+
+
+def check_resumable(engine: Engine, job_id: str, tenant: Tenant) -> None:
+    """Whether ``take_job`` would take the job for this tenant now.
+
+    Raises:
+        UnknownJob: the tenant has none of that id.
+        JobConflict, ConflictError: it is running or has succeeded.
+    """
+    with engine.connect() as connection:
+        row = _job_row(connection, job_id)
+    if row.incarnation != tenant.incarnation:
+        raise UnknownJob(f"Tenant {tenant.name} has no job {job_id!r}.")
+    _check_takeable(row)
+
+
+def _check_takeable(row: Row[Any]) -> None:
+    if row.state == JobState.SUCCEEDED:
+        raise ConflictError(f"Job {row.job_id} has succeeded; there is nothing to resume.")
+    if row.state != JobState.PENDING and owner_alive(row) and row.owner_pid != os.getpid():
+        hint = f"rowbeam job {row.job_id} shows it."
+        raise JobConflict(f"Job {row.job_id} is still running.", job_id=row.job_id, hint=hint)
+
+
+def request_cancel(engine: Engine, job_id: str) -> JobState:
+    """Ask an active job to stop at range ends; one whose driver is gone ends at once.
+
+    Raises:
+        UnknownJob: there is none of that id.
+        ConflictError: it has ended.
+    """
+    with engine.begin() as connection:
+        row = _job_row(connection, job_id, lock=True)
+        if not JobState(row.state).active:
+            raise ConflictError(f"Job {job_id} has ended: {row.state}.")
+        if not owner_alive(row) or row.state == JobState.PENDING:
+            _end(connection, job_id, JobState.CANCELLED, None)
+            return JobState.CANCELLED
+        connection.execute(
+            update(jobs).where(jobs.c.job_id == job_id).values(state=JobState.CANCEL_REQUESTED)
+        )
+        return JobState.CANCEL_REQUESTED
+
+
+def _job_row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:
+    query = select(jobs).where(jobs.c.job_id == job_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise UnknownJob(f"There is no job {job_id!r}.", hint="rowbeam jobs --all lists them.")
+    return row

@@ -1,0 +1,191 @@
+"""What is embedded: the ``qdrant_vectors`` rows, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from ray_app.db import dead_letters, schema, usage
+from ray_app.db.schema import qdrant_vectors
+from ray_app.diff import LedgerEntry
+from ray_app.identity import point_id
+from ray_app.parts import Part
+from ray_app.spaces import EmbeddingSpace
+from ray_app.tenants import TenantScope
+
+
+def _of_index(incarnation: UUID, table: str, vector_type: str) -> ColumnElement[bool]:
+    vectors = qdrant_vectors.c
+    return and_(
+        vectors.incarnation == incarnation, vectors.table_name == table, vectors.vector_type == vector_type
+    )
+
+
+def entries(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, record_ids: Sequence[str]
+) -> dict[str, LedgerEntry]:
+    """What the ledger knows of these records."""
+    vectors = qdrant_vectors.c
+    lowest, highest = func.min(vectors.content_hash), func.max(vectors.content_hash)
+    query = (
+        select(vectors.record_id, case((lowest == highest, lowest)), func.count())
+        .where(_of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids)))
+        .group_by(vectors.record_id)
+    )
+    return {record: LedgerEntry(digest, chunks) for record, digest, chunks in connection.execute(query)}
+
+
+def record_page(
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    lo: str | None,
+    hi: str | None,
+    limit: int,
+) -> dict[str, int]:
+    """Up to ``limit`` records of the ledger with ids in (lo, hi], in byte order, and their chunks."""
+    record = qdrant_vectors.c.record_id
+    query = (
+        select(record, func.count())
+        .where(_of_index(incarnation, table, vector_type))
+        .group_by(record)
+        .order_by(record)
+        .limit(limit)
+    )
+    if lo is not None:
+        query = query.where(record > lo)
+    if hi is not None:
+        query = query.where(record <= hi)
+    return dict(connection.execute(query).tuples().all())
+
+
+def record_edges(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, size: int
+) -> tuple[list[str], int]:
+    """Every ``size``-th record id of the index in byte order, and how many records there are."""
+    numbered = (
+        select(
+            qdrant_vectors.c.record_id,
+            func.row_number().over(order_by=qdrant_vectors.c.record_id).label("place"),
+        )
+        .where(_of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0)
+        .subquery()
+    )
+    edges = connection.scalars(
+        select(numbered.c.record_id).where(numbered.c.place % size == 0).order_by(numbered.c.place)
+    ).all()
+    total = connection.scalar(select(func.count()).select_from(numbered)) or 0
+    return list(edges), int(total)
+
+
+def record_count(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> int:
+    """Records of the index that have vectors."""
+    query = select(func.count()).where(
+        _of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0
+    )
+    return int(connection.scalar(query) or 0)
+
+
+def point_count(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> int:
+    """Points of the index, by the ledger."""
+    query = select(func.count()).where(_of_index(incarnation, table, vector_type))
+    return int(connection.scalar(query) or 0)
+
+
+def write_part(connection: Connection, scope: TenantScope, space: EmbeddingSpace, part: Part) -> None:
+    """Record an acknowledged part, in the caller's transaction: vectors, deletions, faults, usage."""
+    _upsert_vectors(connection, scope, space, part)
+    _delete_vectors(connection, scope.incarnation, part)
+    dead_letters.record_faults(connection, scope.incarnation, part)
+    dead_letters.resolve(connection, scope.incarnation, part)
+    if part.tokens or part.vectors is not None:
+        usage.add_usage(connection, scope.incarnation, space, part)
+
+
+def _upsert_vectors(connection: Connection, scope: TenantScope, space: EmbeddingSpace, part: Part) -> None:
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "incarnation": scope.incarnation,
+            "table_name": part.table,
+            "vector_type": part.vector_type,
+            "record_id": record,
+            "chunk": chunk,
+            "point_id": point_id(
+                scope.secret, scope.incarnation, part.table, part.vector_type, record, chunk
+            ),
+            "space_id": part.space_id,
+            "content_hash": digest,
+            "version": part.version,
+            "snippet": snippet,
+            "provider": part.provider,
+            "model": space.model,
+            "embedded_at": now,
+        }
+        for record, chunk, digest, snippet in zip(
+            part.record_ids, part.chunk_numbers, part.hashes, part.texts, strict=True
+        )
+    ]
+    if not rows:
+        return
+    statement = insert(qdrant_vectors)
+    changed = {
+        name: statement.excluded[name]
+        for name in ("space_id", "content_hash", "version", "snippet", "provider", "model", "embedded_at")
+    }
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(qdrant_vectors.primary_key),
+            set_=changed,
+            where=qdrant_vectors.c.version <= statement.excluded.version,
+        ),
+        rows,
+    )
+
+
+def _delete_vectors(connection: Connection, incarnation: UUID, part: Part) -> None:
+    if not part.drops:
+        return
+    records = [record for record, _ in part.drops]
+    chunks = [chunk for _, chunk in part.drops]
+    gone = func.unnest(records, chunks).table_valued("record_id", "chunk").render_derived()
+    connection.execute(
+        delete(qdrant_vectors).where(
+            _of_index(incarnation, part.table, part.vector_type),
+            qdrant_vectors.c.record_id == gone.c.record_id,
+            qdrant_vectors.c.chunk == gone.c.chunk,
+        )
+    )
+
+
+#: Tables with rows of a tenant, the registry's own row left out; referring ones first.
+_TENANT_TABLES = (
+    qdrant_vectors,
+    schema.dead_letters,
+    schema.indexes,
+    schema.usage,
+    schema.api_keys,
+    schema.job_locks,
+    schema.jobs,
+)
+
+
+def erase_tenant_rows(connection: Connection, incarnation: UUID) -> int:
+    """Delete the tenant's ledger rows, all but the registry's; returns how many."""
+    erased = 0
+    for table in _TENANT_TABLES:
+        erased += connection.execute(delete(table).where(table.c.incarnation == incarnation)).rowcount
+    return erased
+
+
+def count_tenant_rows(connection: Connection, incarnation: UUID) -> int:
+    """The tenant's ledger rows, the registry's not counted."""
+    return sum(
+        connection.scalar(select(func.count()).where(table.c.incarnation == incarnation)) or 0
+        for table in _TENANT_TABLES
+    )

@@ -1,0 +1,96 @@
+"""Jobs as they stand, read from the ledger alone, so also after they have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, select
+
+from ray_app.db import usage
+from ray_app.db.jobs import owner_alive
+from ray_app.db.schema import jobs, ranges, tenants
+from ray_app.errors import UnknownJob
+from ray_app.reports import Counts, JobProgress, JobState
+
+
+def job_progress(engine: Engine, job_id: str) -> JobProgress:
+    """Raises UnknownJob."""
+    found = _read(engine, [jobs.c.job_id == job_id])
+    if not found:
+        raise UnknownJob(f"There is no job {job_id!r}.", hint="rowbeam jobs --all lists them.")
+    return found[0]
+
+
+def list_jobs(engine: Engine, *, include_ended: bool) -> list[JobProgress]:
+    """Newest first."""
+    active = [jobs.c.state.in_([state for state in JobState if state.active])]
+    return _read(engine, [] if include_ended else active)
+
+
+def _read(engine: Engine, conditions: Sequence[ColumnElement[bool]]) -> list[JobProgress]:
+    query = (
+        select(jobs, tenants.c.name.label("tenant_name"))
+        .join_from(jobs, tenants, jobs.c.incarnation == tenants.c.incarnation)
+        .where(*conditions)
+        .order_by(jobs.c.created_at.desc())
+    )
+    with engine.connect() as connection:
+        return [_progress(connection, row) for row in connection.execute(query).all()]
+
+
+def _progress(connection: Connection, row: Row[Any]) -> JobProgress:
+    names = tuple(Counts.__dataclass_fields__)
+    done = ranges.c.state == "done"
+    sums = connection.execute(
+        select(
+            func.count().label("batches"),
+            func.count().filter(done).label("batches_done"),
+            func.coalesce(func.sum(case((done, ranges.c.read), else_=ranges.c.expected)), 0).label("total"),
+            *(func.coalesce(func.sum(ranges.c[name]), 0).label(name) for name in names),
+        ).where(ranges.c.job_id == row.job_id)
+    ).one()
+    counts = Counts(**{name: int(getattr(sums, name)) for name in names})
+    tokens, cost = usage.spent(connection, job_id=row.job_id)
+    state = JobState(row.state)
+    if state.active and not owner_alive(row):
+        state = JobState.INTERRUPTED
+    seconds = _seconds(row)
+    ended = not state.active
+    eta = row.progress.get("estimated_completion")
+    rate = counts.read / seconds if ended and seconds else row.progress.get("records_per_second", 0.0)
+    return JobProgress(
+        job_id=row.job_id,
+        tenant=row.tenant_name,
+        kind=row.kind,
+        state=state,
+        tables=tuple(row.request["tables"]),
+        vector_types=tuple(row.request["vector_types"]),
+        prefer=row.request["prefer"],
+        total_records=int(sums.total),
+        processed_records=counts.read,
+        successful_records=counts.read - counts.dead,
+        failed_records=counts.dead,
+        current_batch=int(sums.batches_done),
+        total_batches=int(sums.batches),
+        counts=counts,
+        tokens=tokens,
+        cost=cost,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        estimated_completion=datetime.fromisoformat(eta) if eta and not ended else None,
+        records_per_second=float(rate),
+        seconds=seconds,
+        provider=row.progress.get("provider"),
+        errors=tuple(row.progress.get("errors", ())),
+        error=row.error,
+    )
+
+
+def _seconds(row: Row[Any]) -> float:
+    if row.started_at is None:
+        return 0.0
+    end = row.finished_at or datetime.now(UTC)
+    return float((end - row.started_at).total_seconds())

