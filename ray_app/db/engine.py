@@ -44,18 +44,20 @@ def engine_for(url: str | SecretStr, *, pool_size: int = 4) -> Engine:
         connect_args={"connect_timeout": CONNECT_TIMEOUT, "application_name": "rowbeam"},
         hide_parameters=True,  # row text must not reach logs through an error message
     )
-    event.listen(engine, "handle_error", _translate)
+    # Without retval SQLAlchemy ignores the replacement and raises its own error.
+    event.listen(engine, "handle_error", _translate, retval=True)
     return engine
 
 
-def _translate(context: ExceptionContext) -> None:
+def _translate(context: ExceptionContext) -> BaseException | None:
     error = context.original_exception
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        context.chained_exception = DatabaseUnavailable(
-            f"Postgres cannot be used: {first_line}.",
-            hint="Check that the server runs and that its URL, user and password are right (rowbeam doctor).",
-        )
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return None
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DatabaseUnavailable(
+        f"Postgres cannot be used: {first_line}.",
+        hint="Check that the server runs and that its URL, user and password are right (rowbeam doctor).",
+    )
 
 
 def ledger_engine(settings: Settings) -> Engine:
