@@ -1,0 +1,1 @@
+"""A sample of the platform's tables and data, for trying Rowbeam with nothing of one's own."""
