@@ -1,4 +1,4 @@
-"""Fixtures: a real Postgres for the session, a fresh database for each test, settings that touch nothing else."""
+"""Fixtures: a real Postgres for the session, a fresh database and home for each test."""
 
 from __future__ import annotations
 

@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Integer,
+    Text,
+    and_,
+    case,
+    delete,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db import dead_letters, schema, usage
@@ -51,7 +63,7 @@ def record_page(
     """Up to ``limit`` records of the ledger with ids in (lo, hi], in byte order, and their chunks."""
     record = qdrant_vectors.c.record_id
     query = (
-        select(record, func.count())
+        select(record, func.count().label("chunks"))
         .where(_of_index(incarnation, table, vector_type))
         .group_by(record)
         .order_by(record)
@@ -61,7 +73,7 @@ def record_page(
         query = query.where(record > lo)
     if hi is not None:
         query = query.where(record <= hi)
-    return dict(connection.execute(query).tuples().all())
+    return {row.record_id: row.chunks for row in connection.execute(query)}
 
 
 def record_edges(
@@ -151,8 +163,8 @@ def _upsert_vectors(connection: Connection, scope: TenantScope, space: Embedding
 def _delete_vectors(connection: Connection, incarnation: UUID, part: Part) -> None:
     if not part.drops:
         return
-    records = [record for record, _ in part.drops]
-    chunks = [chunk for _, chunk in part.drops]
+    records = literal([record for record, _ in part.drops], ARRAY(Text))
+    chunks = literal([chunk for _, chunk in part.drops], ARRAY(Integer))
     gone = func.unnest(records, chunks).table_valued("record_id", "chunk").render_derived()
     connection.execute(
         delete(qdrant_vectors).where(

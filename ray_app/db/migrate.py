@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +33,7 @@ def ensure_migrated(engine: Engine) -> None:
     with engine.connect() as connection:
         if current_revision(connection) == HEAD:
             return
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    with _locked(engine) as connection, connection.begin():
         revision = current_revision(connection)
         if revision == HEAD:
             return
@@ -42,6 +43,24 @@ def ensure_migrated(engine: Engine) -> None:
             )
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS rowbeam"))
         _upgrade(connection)
+
+
+@contextmanager
+def _locked(engine: Engine) -> Iterator[Connection]:
+    """A connection that holds the migration lock.
+
+    The lock is taken in a transaction of its own: within the transaction that waited, Postgres would
+    still answer from its catalogue cache that the schema does not exist.
+    """
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        connection.commit()
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
+            connection.commit()
 
 
 def _upgrade(connection: Connection) -> None:

@@ -64,4 +64,4 @@ def speed_of(connection: Connection, provider: str, model: str) -> float | None:
             usage.c.provider == provider, usage.c.model == model, usage.c.day >= since
         )
     ).one()
-    return float(tokens / seconds) if seconds else None
+    return float(tokens) / seconds if seconds else None

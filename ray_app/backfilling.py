@@ -1,0 +1,102 @@
+"""Creating jobs: choose the indexes, pin their spaces, cut the work, lock the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ray_app.db import dead_letters, jobs
+from ray_app.db.indexes import PinnedIndex, pin
+from ray_app.db.jobs import JobRequest
+from ray_app.db.ranges import RangeSpec
+from ray_app.planning import Target, choose_targets, cut_work
+from ray_app.reports import DeadLetter
+from ray_app.spaces import Preference
+from ray_app.store.port import IndexKey, VectorStore
+from ray_app.tenants import Tenant
+from ray_app.workspace import Workspace
+
+#: Dead letters of one range of a redrive.
+REDRIVE_RECORDS = 100
+
+
+def create_backfill(
+    workspace: Workspace,
+    tenant: Tenant,
+    *,
+    tables: Iterable[str] | None = None,
+    vector_types: Iterable[str] | None = None,
+    prefer: Preference | None = None,
+) -> str:
+    """A pending backfill job; its id. From here on its indexes' spaces are pinned.
+
+    Raises:
+        UnknownTable, UnknownVectorType, InvalidTableSpec, ConfigError: as ``choose_targets``.
+        JobConflict: another job works on one of the tables.
+    """
+    targets, _ = choose_targets(workspace, tenant, tables, vector_types, prefer)
+    work = [item for target in targets for item in cut_work(workspace, target)]
+    return _create(workspace, tenant, "backfill", targets, work, prefer)
+
+
+def create_redrive(workspace: Workspace, tenant: Tenant) -> str | None:
+    """A pending job that tries the tenant's open dead letters again; None when there are none.
+
+    Raises:
+        JobConflict: another job works on one of their tables.
+    """
+    letters = dead_letters.list_open(workspace.ledger, tenant.incarnation)
+    if not letters:
+        return None
+    tables = list(dict.fromkeys(letter.table for letter in letters))
+    kinds = list(dict.fromkeys(letter.vector_type for letter in letters))
+    targets, _ = choose_targets(workspace, tenant, tables, kinds, None)
+    work = _redrive_work(letters)
+    wanted = {(item.table, item.vector_type) for item in work}
+    targets = [target for target in targets if _name(target) in wanted]
+    return _create(workspace, tenant, "redrive", targets, work, None)
+
+
+def ensure_indexes(
+    workspace: Workspace, store: VectorStore, tenant: Tenant, indexes: Iterable[PinnedIndex]
+) -> None:
+    """Make what the tenant's indexes need in the store, payload indexes included. Idempotent."""
+    scope = workspace.registry.scope(tenant)
+    for index in indexes:
+        fields = workspace.source_table(index.table).payload_fields()
+        store.ensure_index(scope, IndexKey(index.table, index.vector_type, index.space), fields)
+
+
+def _redrive_work(letters: list[DeadLetter]) -> list[RangeSpec]:
+    by_index: dict[tuple[str, str], list[str]] = {}
+    for letter in letters:
+        by_index.setdefault((letter.table, letter.vector_type), []).append(letter.record_id)
+    return [
+        RangeSpec("ids", table, kind, None, None, len(piece), tuple(piece))
+        for (table, kind), records in by_index.items()
+        for start in range(0, len(records), REDRIVE_RECORDS)
+        if (piece := records[start : start + REDRIVE_RECORDS])
+    ]
+
+
+def _name(target: Target) -> tuple[str, str]:
+    return target.reader.index.table, str(target.reader.index.vector_type)
+
+
+def _create(
+    workspace: Workspace,
+    tenant: Tenant,
+    kind: str,
+    targets: list[Target],
+    work: list[RangeSpec],
+    prefer: Preference | None,
+) -> str:
+    request = JobRequest(
+        tables=tuple(dict.fromkeys(target.reader.index.table for target in targets)),
+        vector_types=tuple(dict.fromkeys(str(target.reader.index.vector_type) for target in targets)),
+        prefer=prefer,
+    )
+    job_id = jobs.create_job(workspace.ledger, tenant.incarnation, kind, request, work)
+    with workspace.ledger.begin() as connection:
+        for target in targets:
+            pin(connection, tenant.incarnation, target.reader.index)
+    return job_id

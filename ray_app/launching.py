@@ -1,0 +1,73 @@
+"""Running a job in a process of its own, and reaching the store beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ray_app.db import jobs
+from ray_app.db.progress import job_progress
+from ray_app.reports import JobProgress
+from ray_app.settings import Settings, child_environment
+from ray_app.store.port import VectorStore
+from ray_app.store.routing import open_store
+from ray_app.tenants import Tenant
+from ray_app.workspace import Workspace
+
+#: Seconds between looks at a running job.
+POLL: Final = 0.5
+
+
+def run_job(
+    workspace: Workspace, tenant: Tenant, job_id: str, on_progress: Callable[[JobProgress], None] | None
+) -> JobProgress:
+    """Drive the job in a child process and follow it to its end.
+
+    The child is in a session of its own: a signal to this process (Ctrl-C) or its death does not
+    end the job. Its output goes to ``run/jobs/<job>.log`` under the home directory.
+    """
+    settings = workspace.settings
+    log_path = settings.run_dir / "jobs" / f"{job_id}.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "jobs.backfill", "--tenant", tenant.name, "--resume", job_id]
+    with log_path.open("ab") as log:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=child_environment(settings),
+            start_new_session=True,
+        )
+    while child.poll() is None:
+        if on_progress is not None:
+            on_progress(job_progress(workspace.ledger, job_id))
+        try:
+            child.wait(POLL)
+        except subprocess.TimeoutExpired:
+            continue
+    jobs.fail_pending(workspace.ledger, job_id, f"Its driver could not start; see {log_path}.")
+    job = job_progress(workspace.ledger, job_id)
+    if on_progress is not None:
+        on_progress(job)
+    return job
+
+
+@contextmanager
+def open_store_for(settings: Settings) -> Iterator[VectorStore]:
+    """The store in this process, or through the running cluster whose owner actor has it open."""
+    if settings.embedded_store and settings.ray_address:
+        from ray_app.actors.cluster import connected
+        from ray_app.actors.stores import open_cluster_store
+
+        with connected(settings):
+            yield open_cluster_store(settings)
+        return
+    store = open_store(settings)
+    try:
+        yield store
+    finally:
+        store.close()

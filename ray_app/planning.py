@@ -1,0 +1,180 @@
+"""What a backfill would do: which indexes, in which spaces, how much of it, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from typing import Final
+
+from ray_app.db import ledger, usage
+from ray_app.db.indexes import PinnedIndex, list_indexes
+from ray_app.db.ranges import RangeSpec
+from ray_app.errors import UnknownTable
+from ray_app.reading import SWEEP_RECORDS, RangeReader
+from ray_app.reports import Plan, TablePlan
+from ray_app.spaces import BATCH_SIZE, Preference, VectorType, preference_for
+from ray_app.tables import TableSpec, parse_vector_types
+from ray_app.tenants import Tenant
+from ray_app.workspace import IndexReader, Workspace
+
+#: Rows of a table that a plan compares one by one; of a larger one it compares evenly spread pages.
+EXACT_ROWS: Final = 20_000
+SAMPLE_PAGES: Final = 20
+#: Tokens a second assumed before the first job has measured the provider.
+ASSUMED_SPEED: Final = {"gateway": 50_000.0}
+ASSUMED_LOCAL_SPEED: Final = 5_000.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """One index that a backfill works on."""
+
+    reader: IndexReader
+    rows: int
+    #: Whether the index exists already, its space pinned.
+    pinned: bool
+    preference: Preference
+
+    @property
+    def batch_size(self) -> int:
+        return BATCH_SIZE[self.preference]
+
+
+def choose_targets(
+    workspace: Workspace,
+    tenant: Tenant,
+    tables: Iterable[str] | None,
+    vector_types: Iterable[str] | None,
+    prefer: Preference | None,
+) -> tuple[list[Target], list[str]]:
+    """The indexes to fill, highest priority first, and notes for the user.
+
+    Tables that were asked for must exist; of the default ones, those the database lacks are noted.
+
+    Raises:
+        UnknownTable, UnknownVectorType, InvalidTableSpec, ConfigError.
+    """
+    kinds = parse_vector_types(vector_types) if vector_types is not None else None
+    pinned = list_indexes(workspace.ledger, tenant.incarnation)
+    targets, notes = [], list(workspace.providers.notes())
+    asked = None if tables is None else list(tables)
+    for spec in workspace.tables.select(asked):
+        try:
+            source = workspace.source_table(spec.name)
+        except UnknownTable:
+            if asked is not None:
+                raise
+            notes.append(f"The database has no table {spec.name}; it is passed over.")
+            continue
+        with workspace.source.connect() as connection:
+            rows = source.count(connection, tenant.client_id)
+        preference = preference_for(rows, prefer)
+        for kind in kinds or _kinds(spec):
+            index = pinned.get((spec.name, kind)) or PinnedIndex(
+                spec.name, kind, workspace.providers.spaces_for(preference), preference
+            )
+            reader = workspace.reader(tenant, index, source)
+            targets.append(Target(reader, rows, (spec.name, kind) in pinned, preference))
+    return targets, notes
+
+
+def _kinds(spec: TableSpec) -> Sequence[VectorType]:
+    return spec.vector_types
+
+
+def cut_work(workspace: Workspace, target: Target) -> list[RangeSpec]:
+    """The target's ranges: its rows, then a sweep of its ledger records for rows that are gone."""
+    index, tenant = target.reader.index, target.reader.tenant
+    with workspace.source.connect() as connection:
+        work = [
+            RangeSpec("rows", index.table, index.vector_type, part.lo, part.hi, part.expected)
+            for part in target.reader.source.cut(connection, tenant.client_id, target.batch_size)
+        ]
+    with workspace.ledger.connect() as connection:
+        edges, records = ledger.record_edges(
+            connection, tenant.incarnation, index.table, index.vector_type, SWEEP_RECORDS
+        )
+    if records:
+        bounds = [None, *edges, None]
+        work += [RangeSpec("sweep", index.table, index.vector_type, lo, hi, 0) for lo, hi in pairwise(bounds)]
+    return work
+
+
+def make_plan(
+    workspace: Workspace,
+    tenant: Tenant,
+    *,
+    tables: Iterable[str] | None,
+    vector_types: Iterable[str] | None,
+    prefer: Preference | None,
+) -> Plan:
+    """The plan of a backfill with these arguments. Changes nothing; loads no model."""
+    targets, notes = choose_targets(workspace, tenant, tables, vector_types, prefer)
+    return Plan(tenant.name, tuple(_plan_table(workspace, target) for target in targets), tuple(notes))
+
+
+@dataclass
+class _Survey:
+    """Outcomes of the rows a plan looked at."""
+
+    rows: int = 0
+    to_embed: int = 0
+    unchanged: int = 0
+    tokens: int = 0
+    to_delete: int = 0
+
+
+def _plan_table(workspace: Workspace, target: Target) -> TablePlan:
+    reader, space = target.reader, target.reader.index.space
+    survey, sampled = _survey(workspace, target)
+    scale = target.rows / survey.rows if survey.rows else 0.0
+    to_embed = round(survey.to_embed * scale)
+    tokens = round(survey.tokens * scale)
+    provider = workspace.providers.provider_name(space)
+    with workspace.ledger.connect() as connection:
+        measured = usage.speed_of(connection, provider, space.model)
+    speed = measured or ASSUMED_SPEED.get(provider, ASSUMED_LOCAL_SPEED)
+    price = Decimal(str(workspace.providers.price_per_million(space) or 0))
+    return TablePlan(
+        table=reader.index.table,
+        vector_type=reader.index.vector_type,
+        priority=reader.source.spec.priority,
+        rows=target.rows,
+        to_embed=to_embed,
+        unchanged=round(survey.unchanged * scale),
+        to_delete=survey.to_delete,
+        space_id=space.space_id,
+        model=space.model,
+        pinned=target.pinned,
+        preference=target.preference,
+        provider=provider,
+        batch_size=target.batch_size,
+        estimated_tokens=tokens,
+        estimated_seconds=round(tokens / speed, 1),
+        estimated_cost=price * tokens / 1_000_000,
+        sampled=sampled,
+    )
+
+
+def _survey(workspace: Workspace, target: Target) -> tuple[_Survey, bool]:
+    """Compare the table's rows, or of a large table those of evenly spread ranges."""
+    ranges = RangeReader(target.reader, workspace.source, workspace.ledger, outage_budget=0)
+    work = cut_work(workspace, target)
+    rows = [item for item in work if item.kind == "rows"]
+    sampled = target.rows > EXACT_ROWS
+    if sampled:
+        step = max(len(rows) // SAMPLE_PAGES, 1)
+        rows = rows[::step][:SAMPLE_PAGES]
+    survey = _Survey()
+    for item in rows:
+        for part in ranges.read("", 0, item):
+            survey.rows += part.counts.read
+            survey.unchanged += part.counts.unchanged
+            survey.to_embed += len(set(part.record_ids))
+            survey.tokens += part.estimated_tokens
+    if not sampled:
+        sweeps = (item for item in work if item.kind == "sweep")
+        survey.to_delete = sum(len(ranges.gone(item.lo, item.hi)[0]) for item in sweeps)
+    return survey, sampled

@@ -1,0 +1,151 @@
+"""From a key range to parts: read pages, leave out what has not changed, cut texts into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Engine
+
+from ray_app.db import dead_letters, ledger
+from ray_app.db.ranges import RangeSpec
+from ray_app.db.source import SourceRow
+from ray_app.diff import Diff, LedgerEntry
+from ray_app.outage import ride_out
+from ray_app.parts import Part, PartKey
+from ray_app.reports import Counts
+from ray_app.workspace import IndexReader
+
+T = TypeVar("T")
+#: Rows of one part at most; a range usually has fewer.
+PART_ROWS: Final = 500
+#: Characters of row values in one part, about; a part of huge rows is ended early.
+PART_CHARS: Final = 4_000_000
+#: Ledger records looked up at once by a sweep.
+SWEEP_RECORDS: Final = 2_000
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of (lo, hi], up to ``hi`` (None: to the range's own end), read at ``version``."""
+
+    rows: list[SourceRow]
+    version: int
+    hi: str | None
+    last: bool
+
+
+class RangeReader:
+    """Reads the ranges of one index. Every page is a short transaction; none stays open while a
+    slow encoder holds the pipeline up."""
+
+    def __init__(self, index: IndexReader, source: Engine, ledger_: Engine, outage_budget: float) -> None:
+        self._index = index
+        self._source = source
+        self._ledger = ledger_
+        self._budget = outage_budget
+
+    def read(self, job_id: str, run: int, work: RangeSpec) -> Iterator[Part]:
+        """The parts of a range, in order; they chain from its lower to its upper bound."""
+        read_next = {"rows": self._next_rows, "sweep": self._next_gone, "ids": self._next_ids}[work.kind]
+        lo = work.lo
+        while True:
+            part, last = read_next(work, PartKey(job_id, run, work.seq, lo, work.hi))
+            yield part
+            if last:
+                return
+            lo = part.key.hi
+
+    def _next_rows(self, work: RangeSpec, key: PartKey) -> tuple[Part, bool]:
+        page = self._ride_out(partial(self.page, key.lo, key.hi))
+        hi = work.hi if page.last else page.hi
+        return self._changes(page, replace(key, hi=hi)), page.last
+
+    def _next_ids(self, work: RangeSpec, key: PartKey) -> tuple[Part, bool]:
+        def fetch() -> Page:
+            with self._source.connect() as connection:
+                version = self._index.source.clock(connection)
+                client = self._index.tenant.client_id
+                rows = list(self._index.source.read_ids(connection, client, work.keys or ()))
+                return Page(rows, version, None, last=True)
+
+        return self._changes(self._ride_out(fetch), key), True
+
+    def _next_gone(self, work: RangeSpec, key: PartKey) -> tuple[Part, bool]:
+        gone, version, last = self._ride_out(partial(self.gone, key.lo, key.hi))
+        drops = [(record, chunk) for record, chunks in gone.items() for chunk in range(chunks)]
+        counts = Counts(read=len(gone), deleted=len(gone))
+        hi = work.hi if last is None else last
+        return self._part(replace(key, hi=hi), version, counts, drops=drops), last is None
+
+    def _ride_out(self, call: Callable[[], T]) -> T:
+        return ride_out(call, budget=self._budget, what="Reading")
+
+    def _part(self, key: PartKey, version: int, counts: Counts, **columns: Any) -> Part:
+        index = self._index.index
+        return Part(key, index.table, index.vector_type, index.space.space_id, version, counts, **columns)
+
+    def page(self, lo: str | None, hi: str | None) -> Page:
+        """The first rows with keys in (lo, hi], as many as one part takes."""
+        source, rows, size = self._index.source, [], 0
+        with self._source.connect() as connection:
+            version = source.clock(connection)
+            for row in source.read(connection, self._index.tenant.client_id, lo, hi):
+                rows.append(row)
+                size += sum(len(value) for value in row.values.values() if isinstance(value, str))
+                if len(rows) == PART_ROWS or size >= PART_CHARS:
+                    return Page(rows, version, row.record_id, last=False)
+        return Page(rows, version, None, last=True)
+
+    def lookup(self, rows: list[SourceRow]) -> tuple[dict[str, LedgerEntry], dict[str, str]]:
+        """What the ledger knows of these rows: their vectors, and their open dead letters' hashes."""
+        index = self._index.index
+        where = (self._index.tenant.incarnation, index.table, index.vector_type)
+        ids = [row.record_id for row in rows]
+        with self._ledger.connect() as connection:
+            return ledger.entries(connection, *where, ids), dead_letters.open_hashes(connection, *where, ids)
+
+    def compare(self, rows: list[SourceRow], known: dict[str, LedgerEntry], dead: dict[str, str]) -> Diff:
+        """What the rows need, given what ``lookup`` answered for them."""
+        return self._index.comparer.compare(rows, known, dead)
+
+    def _changes(self, page: Page, key: PartKey) -> Part:
+        known, dead = self._ride_out(partial(self.lookup, page.rows))
+        diff = self.compare(page.rows, known, dead)
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("record_ids", "chunk_numbers", "texts", "hashes", "data")
+        }
+        drops = [(record, chunk) for record, chunks in diff.emptied.items() for chunk in range(chunks)]
+        pieces = self._index.chunker.chunk([change.text for change in diff.changes])
+        for change, chunks in zip(diff.changes, pieces, strict=True):
+            for number, chunk in enumerate(chunks):
+                row = (change.record_id, number, chunk.text, change.content_hash, change.data)
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
+            drops += [(change.record_id, number) for number in range(len(chunks), change.old_chunks)]
+        tokens = sum(chunk.tokens for chunks in pieces for chunk in chunks)
+        return self._part(key, page.version, diff.counts, drops=drops, estimated_tokens=tokens, **columns)
+
+    def gone(self, lo: str | None, hi: str | None) -> tuple[dict[str, int], int, str | None]:
+        """Records of one ledger page in (lo, hi] whose row is gone or inactive, with their chunks.
+
+        Returns them with the source's clock and the page's last record id, None when the page was the last.
+        """
+        index = self._index.index
+        with self._ledger.connect() as connection:
+            page = ledger.record_page(
+                connection,
+                self._index.tenant.incarnation,
+                index.table,
+                index.vector_type,
+                lo,
+                hi,
+                SWEEP_RECORDS,
+            )
+        with self._source.connect() as connection:
+            version = self._index.source.clock(connection)
+            there = self._index.source.present(connection, self._index.tenant.client_id, list(page))
+        last = next(reversed(page)) if len(page) == SWEEP_RECORDS else None
+        return {record: chunks for record, chunks in page.items() if record not in there}, version, last
