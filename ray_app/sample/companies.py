@@ -45,9 +45,12 @@ def load_company(name: str) -> Company:
 
 
 def _area(fields: dict[str, Any]) -> Area:
-    return Area(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    )
+    values: dict[str, Any] = {name: _frozen(value) for name, value in fields.items()}
+    return Area(**values)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @cache
