@@ -11,7 +11,8 @@ from typing import Final
 from ray_app.db import jobs
 from ray_app.db.progress import job_progress
 from ray_app.reports import JobProgress
-from ray_app.settings import Settings, child_environment
+from ray_app.settings import Settings, child_environment, export_environment
+from ray_app.stack.embedded import Stack
 from ray_app.store.port import VectorStore
 from ray_app.store.routing import open_store
 from ray_app.tenants import Tenant
@@ -39,7 +40,7 @@ def run_job(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=child_environment(settings),
+            env=child_environment(settings) | Stack(settings).connection_env(),
             start_new_session=True,
         )
     while child.poll() is None:
@@ -60,6 +61,7 @@ def run_job(
 def open_store_for(settings: Settings) -> Iterator[VectorStore]:
     """The store in this process, or through the running cluster whose owner actor has it open."""
     if settings.embedded_store and settings.ray_address:
+        export_environment(Stack(settings).connection_env())
         from ray_app.actors.cluster import connected
         from ray_app.actors.stores import open_cluster_store
 

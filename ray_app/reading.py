@@ -148,4 +148,6 @@ class RangeReader:
             version = self._index.source.clock(connection)
             there = self._index.source.present(connection, self._index.tenant.client_id, list(page))
         last = next(reversed(page)) if len(page) == SWEEP_RECORDS else None
+        if last == hi:
+            last = None  # full, and the range's end
         return {record: chunks for record, chunks in page.items() if record not in there}, version, last

@@ -142,6 +142,11 @@ class Settings(BaseModel):
             raise ConfigError(f"The environment holds a value that cannot be used: {problems}.") from None
 
 
+def export_environment(variables: Mapping[str, str]) -> None:
+    """Set variables for libraries that read them when imported, such as Ray's."""
+    os.environ.update(variables)
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """This process's environment with ``settings`` in it, for a child that reads them back.
 

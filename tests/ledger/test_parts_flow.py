@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from ray_app import reading
+from ray_app import planning, reading
 from ray_app.backfilling import create_backfill, ensure_indexes
 from ray_app.db import ranges
 from ray_app.db.indexes import list_indexes
@@ -52,7 +52,8 @@ class Site:
     def insert(self, *rows: tuple[int, str | None], client: int = 1) -> None:
         for key, title in rows:
             self.sql(
-                "INSERT INTO pull_requests (id, client_id, title, status) VALUES (:key, :client, :title, 'open')",
+                "INSERT INTO pull_requests (id, client_id, title, status)"
+                " VALUES (:key, :client, :title, 'open')",
                 key=key,
                 client=client,
                 title=title,
@@ -251,6 +252,20 @@ def test_the_prescan_settles_clean_ranges_and_leaves_the_others(site: Site) -> N
         site.write(part)
     counts = job_progress(site.workspace.ledger, job.job_id).counts
     assert counts == Counts(read=450, embedded=1, unchanged=448, deleted=1, chunks=1)
+
+
+def test_the_prescan_settles_sweeps_of_more_than_one_page(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SWEEP_RECORDS", 20)
+    monkeypatch.setattr(planning, "SWEEP_RECORDS", 20)
+    site.insert(*((key, f"issue {key}") for key in range(60)))
+    site.backfill()
+    job = site.start()
+    work = ranges.pending(site.workspace.ledger, job.job_id)
+    assert len([item for item in work if item.kind == "sweep"]) > 2
+    settle_unchanged(site.reader(), site.workspace.ledger, job.job_id, work, time.monotonic() + 60)
+    assert ranges.pending(site.workspace.ledger, job.job_id) == []
 
 
 def test_a_plan_says_what_the_backfill_then_does_and_changes_nothing(site: Site) -> None:

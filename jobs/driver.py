@@ -1,0 +1,95 @@
+"""Driving one job from its pending ranges to its end, whatever happens on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import groupby
+from typing import Any, Final
+
+from jobs.heart import Heart
+from ray_app import prescan
+from ray_app.db import jobs, ranges
+from ray_app.db.indexes import PinnedIndex, list_indexes
+from ray_app.db.jobs import TakenJob
+from ray_app.db.progress import job_progress
+from ray_app.db.ranges import LostJob, RangeSpec
+from ray_app.errors import RowbeamError
+from ray_app.outage import ride_out
+from ray_app.reading import RangeReader
+from ray_app.reports import JobState
+from ray_app.tenants import Tenant
+from ray_app.workspace import Workspace
+
+#: Times the pipeline is run over ranges that did not end; more would hide a fault.
+PASSES: Final = 3
+
+
+def drive(workspace: Workspace, job: TakenJob, tenant: Tenant, revive: Callable[[], None]) -> JobState:
+    """Do a taken job's ranges and end it in the ledger; answers the state it ended in.
+
+    A fault of a dependency or of the input ends the job as failed, with the reason; it can be resumed.
+    """
+    budget = workspace.settings.outage_budget
+    state, error = JobState.FAILED, None
+    try:
+        with Heart(workspace, job, revive) as heart:
+            state, error = _work(workspace, job, tenant, heart)
+    except RowbeamError as fault:
+        error = str(fault)
+    except (KeyboardInterrupt, SystemExit):
+        state, error = JobState.CANCELLED, "Stopped by a signal."
+    except BaseException as fault:
+        error = f"{type(fault).__name__}: {fault}"
+        raise
+    finally:
+        with suppress(LostJob):
+            ride_out(
+                lambda: jobs.finish_job(workspace.ledger, job, state, error), budget=budget, what="The ledger"
+            )
+    return state
+
+
+def _work(workspace: Workspace, job: TakenJob, tenant: Tenant, heart: Heart) -> tuple[JobState, str | None]:
+    pinned = list_indexes(workspace.ledger, tenant.incarnation)
+    work = _settle_unchanged(workspace, job, tenant, pinned)
+    if work:
+        from jobs.cluster_run import run_on_cluster  # Ray is loaded only when there is work for it
+
+        for _ in range(PASSES):
+            run_on_cluster(workspace, job, tenant, pinned, work, heart)
+            work = ranges.pending(workspace.ledger, job.job_id)
+            if not work or _cancelled(workspace, job):
+                break
+    if _cancelled(workspace, job):
+        return JobState.CANCELLED, None
+    if work:
+        return JobState.FAILED, f"{len(work)} ranges did not end in {PASSES} passes; resume the job."
+    return JobState.SUCCEEDED, None
+
+
+def _cancelled(workspace: Workspace, job: TakenJob) -> bool:
+    return job_progress(workspace.ledger, job.job_id).state is JobState.CANCEL_REQUESTED
+
+
+def _settle_unchanged(
+    workspace: Workspace,
+    job: TakenJob,
+    tenant: Tenant,
+    pinned: dict[Any, PinnedIndex],
+) -> list[RangeSpec]:
+    """The ranges that are left when clean ones are settled."""
+    deadline = time.monotonic() + prescan.BUDGET
+    left: list[RangeSpec] = []
+    pending = ranges.pending(workspace.ledger, job.job_id)
+    for where, group in groupby(pending, key=lambda item: (item.table, item.vector_type)):
+        work = list(group)
+        settled: set[int] = set()
+        if any(item.kind == "sweep" for item in work):  # it has vectors, so there is something to compare
+            index = workspace.reader(tenant, pinned[where])
+            budget = workspace.settings.outage_budget
+            reader = RangeReader(index, workspace.source, workspace.ledger, budget)
+            settled = prescan.settle_unchanged(reader, workspace.ledger, job.job_id, work, deadline)
+        left += [item for item in work if item.seq not in settled]
+    return left

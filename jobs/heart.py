@@ -1,0 +1,54 @@
+"""The heartbeat of a running job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from ray_app.db import jobs
+from ray_app.db.jobs import TakenJob
+from ray_app.db.ranges import LostJob
+from ray_app.errors import DatabaseUnavailable
+from ray_app.workspace import Workspace
+
+log = logging.getLogger(__name__)
+#: Seconds between heartbeats; many may be lost before ``jobs.LEASE`` runs out.
+HEARTBEAT: Final = 1.0
+
+
+class Heart:
+    """Beats in a thread while the job runs: keeps the lease, and makes progress durable."""
+
+    def __init__(self, workspace: Workspace, job: TakenJob, revive: Callable[[], None]) -> None:
+        """``revive`` is called when the database is gone; the embedded one can be started again."""
+        self._workspace = workspace
+        self._job = job
+        self._revive = revive
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        #: Answers the progress to record; replaced when there is a progress actor.
+        self.snapshot: Callable[[], dict[str, Any]] = dict
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            try:
+                jobs.heartbeat(self._workspace.ledger, self._job, self.snapshot())
+            except DatabaseUnavailable as error:
+                log.warning("%s", error)
+                with suppress(DatabaseUnavailable):  # said above; tried again at the next beat
+                    self._revive()
+            except LostJob as error:
+                # The writer refuses this run's parts from now on, which ends the pipeline.
+                log.error("%s", error)
+                return

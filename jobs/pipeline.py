@@ -1,0 +1,109 @@
+"""The Ray Data pipeline of a job: ranges → parts → vectors → index and ledger."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, read_datasource
+
+from jobs.postgres_source import PostgresRanges
+from jobs.stages import EncodeStage, JobContext, WriteStage
+from ray_app.actors.cluster import free_cpus, has_gpu
+from ray_app.db.ranges import RangeSpec
+from ray_app.errors import RayUnavailable
+
+#: Reading and writing wait for Postgres and the store most of the time.
+READ_CPUS: Final = 0.25
+WRITE_CPUS: Final = 0.25
+READERS: Final = 2
+#: Logical CPUs, and torch threads, of one local encoder where there are that many.
+ENCODER_CPUS: Final = 4
+#: A gateway encoder only waits for HTTP.
+GATEWAY_CPUS: Final = 0.1
+#: Bytes of the object store that blocks in flight may take.
+BLOCK_BYTES: Final = 128 * 1024**2
+
+
+@dataclass(frozen=True)
+class EncoderPool:
+    """How encoder actors are placed."""
+
+    size: int
+    cpus: float
+    gpus: float
+    #: Torch threads of each; None takes all cores of the node.
+    threads: int | None
+
+
+def size_pool(provider: str, free: float, gpus: int) -> EncoderPool:
+    """The encoder actors that fit beside readers and the writer into ``free`` logical CPUs.
+
+    Raises:
+        RayUnavailable: not even one fits; Ray Data would wait for ever.
+    """
+    io = READERS * READ_CPUS + WRITE_CPUS
+    if provider == "gateway":
+        pool = EncoderPool(READERS, GATEWAY_CPUS, 0, 1)
+    elif provider == "local-gpu":
+        pool = EncoderPool(max(gpus, 1), 0.5, 1, None)
+    else:
+        cpus = min(float(ENCODER_CPUS), float(math.floor(free - io)))
+        size = max(1, math.floor((free - io) / cpus)) if cpus >= 1 else 1
+        pool = EncoderPool(size, max(cpus, 0.5), 0, math.floor(cpus) if size > 1 else None)
+    needed = io + pool.size * pool.cpus
+    if needed > free:
+        raise RayUnavailable(
+            f"The job needs {needed:g} free logical CPUs and the cluster has {free:g}.",
+            hint="Wait for other jobs, stop Serve replicas, or add a node (ray start --num-cpus).",
+        )
+    return pool
+
+
+def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, progress: Any) -> None:
+    """Do ``work``, all of it served by ``provider``. Returns when every part has been written.
+
+    Raises what a stage raised, as Ray wraps it.
+    """
+    free = free_cpus()
+    pool = size_pool(provider, free, int(ray.available_resources().get("GPU", 0)))
+    _configure(free)
+    parts = read_datasource(
+        PostgresRanges(context, work),
+        num_cpus=READ_CPUS,
+        concurrency=READERS,
+        override_num_blocks=max(READERS * 2, 1),
+    )
+    vectors = parts.map_batches(
+        EncodeStage,
+        fn_constructor_kwargs={"context": context, "threads": pool.threads},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=pool.size),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+    )
+    receipts = vectors.map_batches(
+        WriteStage,
+        fn_constructor_kwargs={"context": context, "progress": progress},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=1),
+        num_cpus=WRITE_CPUS,
+    )
+    for _ in receipts.iter_batches(batch_size=None, prefetch_batches=0):
+        pass
+
+
+def _configure(free: float) -> None:
+    data = DataContext.get_current()
+    data.enable_progress_bars = False
+    data.execution_options.verbose_progress = False
+    data.execution_options.resource_limits = ExecutionResources.for_limits(
+        cpu=free, gpu=float("inf") if has_gpu() else 0, object_store_memory=BLOCK_BYTES
+    )
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

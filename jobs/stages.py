@@ -1,0 +1,89 @@
+"""The stages of the bulk job. Plain classes: a test calls them with a dict, Ray Data with a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.blocks import from_block, to_block
+from ray_app.actors.cluster import worker_settings
+from ray_app.db.indexes import PinnedIndex
+from ray_app.encoding import encode_part
+from ray_app.parts import Part
+from ray_app.providers.port import EmbeddingProvider
+from ray_app.tenants import Tenant
+from ray_app.workspace import Workspace
+from ray_app.writing import PartWriter, Receipt
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What every stage must know; plain values, no secret, so it may travel through Ray."""
+
+    fingerprint: str
+    job_id: str
+    run: int
+    tenant: Tenant
+    indexes: Sequence[PinnedIndex]
+
+    def index(self, table: str, vector_type: str) -> PinnedIndex:
+        return next(item for item in self.indexes if (item.table, item.vector_type) == (table, vector_type))
+
+
+def open_workspace(context: JobContext) -> Workspace:
+    """This worker's connections. Raises SettingsMismatch."""
+    return Workspace(worker_settings(context.fingerprint))
+
+
+class EncodeStage:
+    """Texts to vectors. The model is loaded at the first text, so a part without any costs nothing."""
+
+    def __init__(self, context: JobContext, threads: int | None) -> None:
+        """``threads`` of a local model, when the settings do not say; None takes all cores."""
+        self._context = context
+        settings = worker_settings(context.fingerprint)
+        if settings.encoder_threads is None:
+            settings = settings.model_copy(update={"encoder_threads": threads})
+        self._workspace = Workspace(settings)
+        self._providers: dict[str, EmbeddingProvider] = {}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return to_block(self.encode(part) for part in from_block(batch))
+
+    def encode(self, part: Part) -> Part:
+        if not part.texts:
+            return part
+        if part.space_id not in self._providers:
+            space = self._context.index(part.table, part.vector_type).space
+            self._providers[part.space_id] = self._workspace.providers.provider_for(space)
+        return encode_part(part, self._providers[part.space_id])
+
+
+class WriteStage:
+    """Vectors to index and ledger; answers a receipt for each part."""
+
+    def __init__(self, context: JobContext, progress: Any) -> None:
+        from ray_app.actors.stores import open_cluster_store
+
+        self._context = context
+        self._workspace = open_workspace(context)
+        self._progress = progress
+        settings = self._workspace.settings
+        self._writer = PartWriter(
+            self._workspace.registry.scope(context.tenant),
+            open_cluster_store(settings),
+            self._workspace.ledger,
+            settings.outage_budget,
+        )
+
+    def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:
+        receipts = [self.write(part) for part in from_block(batch)]
+        return {"seq": [receipt.seq for receipt in receipts]}
+
+    def write(self, part: Part) -> Receipt:
+        receipt = self._writer.write(part, self._context.index(part.table, part.vector_type).space)
+        self._progress.record.remote(receipt.to_row())
+        return receipt

@@ -1,0 +1,87 @@
+"""Joining a Ray cluster, or starting a private one that lives as long as this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import ray
+
+from ray_app.errors import RayUnavailable, SettingsMismatch
+from ray_app.settings import Settings
+from ray_app.stack.ray_command import HOST
+
+#: Namespace of Rowbeam's named actors; a job's own namespace is anonymous.
+NAMESPACE: Final = "rowbeam"
+#: Logical CPUs of a private cluster: enough for the stages of one job on a machine of any size.
+MIN_CPUS: Final = 2
+#: Bytes of a private cluster's object store; a job's blocks are small and few.
+OBJECT_STORE_BYTES: Final = 256 * 1024**2
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[str]:
+    """Join the cluster at ``settings.ray_address``, or start a private one. Yields its GCS address.
+
+    Raises:
+        RayUnavailable: no cluster answers at that address.
+    """
+    if ray.is_initialized():
+        yield str(ray.get_runtime_context().gcs_address)
+        return
+    try:
+        _init(settings)
+    except (ConnectionError, RuntimeError, OSError) as error:
+        raise RayUnavailable(
+            f"Ray cannot be reached or started: {str(error).splitlines()[0]}",
+            hint="Check RAY_ADDRESS and the cluster's token, or run rowbeam up.",
+        ) from error
+    try:
+        yield str(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
+
+
+def _init(settings: Settings) -> None:
+    common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
+    if settings.ray_address:
+        ray.init(address=settings.ray_address, **common)
+        return
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, MIN_CPUS),
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        _node_ip_address=HOST,
+        **common,
+    )
+
+
+def worker_settings(fingerprint: str) -> Settings:
+    """The settings of the worker this runs in, which must be the driver's.
+
+    Secrets are read where they are used and never travel through Ray.
+
+    Raises:
+        SettingsMismatch: the node was started with other variables.
+    """
+    settings = Settings.from_env()
+    if settings.fingerprint() != fingerprint:
+        raise SettingsMismatch(
+            "A Ray worker sees other settings than the job's driver.",
+            hint="Set the same ROWBEAM_* variables (an absolute ROWBEAM_HOME too) before ray start or "
+            "rowbeam up on every node.",
+        )
+    return settings
+
+
+def free_cpus() -> float:
+    """Logical CPUs that nothing holds now. Ray Data counts those of all nodes, taken or not."""
+    return float(ray.available_resources().get("CPU", 0.0))
+
+
+def has_gpu() -> bool:
+    return float(ray.available_resources().get("GPU", 0.0)) > 0

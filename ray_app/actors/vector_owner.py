@@ -1,0 +1,141 @@
+"""The one process that owns the embedded vector store, and the port through which others use it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ray_app.actors.cluster import NAMESPACE, worker_settings
+from ray_app.errors import RowbeamError, StoreUnavailable
+from ray_app.settings import Settings
+from ray_app.spaces import EmbeddingSpace
+from ray_app.store.port import Condition, FieldKind, Hit, IndexKey, PointBatch, StoredPoint
+from ray_app.tenants import TenantScope
+
+
+class VectorOwner:
+    """Holds the Edge shards open. An Edge directory admits one process, so there is one of these.
+
+    The engine holds the GIL in every call, so calls run one at a time; each is milliseconds.
+    """
+
+    def __init__(self, fingerprint: str) -> None:
+        from ray_app.store.edge import EdgeStore
+
+        self._store = EdgeStore(worker_settings(fingerprint).edge_dir)
+
+    def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """One call of the ``VectorStore`` port."""
+        return getattr(self._store, method)(*args, **options)
+
+    def scroll_page(self, scope: TenantScope, index: IndexKey, page: int) -> list[StoredPoint]:
+        """All points of an index; an iterator cannot cross a process border."""
+        return list(self._store.scroll(scope, index, page=page))
+
+
+def owner_name(settings: Settings) -> str:
+    """One owner for each store directory."""
+    digest = hashlib.sha256(str(settings.edge_dir.resolve()).encode()).hexdigest()[:12]
+    return f"vector-owner-{digest}"
+
+
+class OwnedStore:
+    """The ``VectorStore`` port over the owner actor, which is started when there is none.
+
+    The actor must run on the machine that has the directory, which is this one. When it dies Ray
+    restarts it and its shards replay their logs; a call it was in raises StoreUnavailable, and
+    every call is idempotent, so the caller tries again.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor = (
+            ray.remote(VectorOwner)
+            .options(
+                name=owner_name(settings),
+                namespace=NAMESPACE,
+                get_if_exists=True,
+                lifetime="detached",
+                num_cpus=0,
+                max_restarts=-1,
+                max_task_retries=0,
+                scheduling_strategy=here,
+            )
+            .remote(settings.fingerprint())
+        )
+
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        return self._get(self._actor.call.remote(method, *args, **options))
+
+    def _get(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            if isinstance(error.cause, RowbeamError):
+                raise error.cause from None
+            raise
+        except (RayActorError, ActorUnavailableError) as error:
+            raise StoreUnavailable("The process that owns the vector store has died.") from error
+
+    def ensure_index(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        payload_fields: Sequence[str] | Mapping[str, FieldKind],
+    ) -> None:
+        self._call("ensure_index", scope, index, payload_fields)
+
+    def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:
+        self._call("upsert", scope, index, batch)
+
+    def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
+        self._call("delete", scope, index, keys)
+
+    def search(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        vector: npt.NDArray[np.float32],
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        score_threshold: float | None = None,
+    ) -> list[Hit]:
+        hits: list[Hit] = self._call(
+            "search",
+            scope,
+            index,
+            vector,
+            limit=limit,
+            conditions=conditions,
+            score_threshold=score_threshold,
+        )
+        return hits
+
+    def count(self, scope: TenantScope, index: IndexKey) -> int:
+        return int(self._call("count", scope, index))
+
+    def scroll(self, scope: TenantScope, index: IndexKey, *, page: int = 1000) -> Iterator[StoredPoint]:
+        yield from self._get(self._actor.scroll_page.remote(scope, index, page))
+
+    def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
+        self._call("drop_index", scope, index)
+
+    def erase(self, scope: TenantScope, spaces: Sequence[EmbeddingSpace]) -> int:
+        return int(self._call("erase", scope, spaces))
+
+    def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
+        return bool(self._call("maintain", scope, index))
+
+    def check(self) -> str:
+        return str(self._call("check"))
+
+    def close(self) -> None:
+        """Nothing to release here: the owner outlives its users."""
