@@ -1,0 +1,60 @@
+"""``rowbeam doctor``: what works, what does not, and what to do about it. Starts nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+import psutil
+from sqlalchemy.exc import SQLAlchemyError
+
+from ray_app.errors import RowbeamError
+from ray_app.reports import Check
+from ray_app.settings import Settings
+from ray_app.stack.checks_data import check_database, check_source, check_vectors
+from ray_app.stack.checks_host import check_home, check_processor, check_python
+from ray_app.stack.checks_services import check_gateway, check_model, check_ray
+from ray_app.stack.postgres_tools import ToolFailed
+
+#: A check answers what it found, and raises what is wrong.
+_CHECKS: Final[tuple[tuple[str, Callable[[Settings], str]], ...]] = (
+    ("Python", check_python),
+    ("Home", check_home),
+    ("Database", check_database),
+    ("Source tables", check_source),
+    ("Vectors", check_vectors),
+    ("Model", check_model),
+    ("Gateway", check_gateway),
+    ("Ray", check_ray),
+    ("Processor", check_processor),
+)
+#: What the parts under test fail with; their texts may quote a URL or a query, so only the kind is told.
+_FOREIGN: Final = (
+    SQLAlchemyError,
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    psutil.Error,
+    subprocess.SubprocessError,
+    ImportError,
+    ToolFailed,
+    ValueError,
+)
+
+
+def run_checks(settings: Settings) -> list[Check]:
+    """Every check, in a fixed order; a failing one does not stop the others."""
+    return [_run(name, check, settings) for name, check in _CHECKS]
+
+
+def _run(name: str, check: Callable[[Settings], str], settings: Settings) -> Check:
+    try:
+        return Check(name, ok=True, detail=check(settings))
+    except RowbeamError as error:
+        return Check(name, ok=False, detail=error.message, hint=error.hint)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return Check(name, ok=False, detail=f"{error.strerror or type(error).__name__}{where}.")
+    except _FOREIGN as error:
+        return Check(name, ok=False, detail=f"The check ended with {type(error).__name__}.")

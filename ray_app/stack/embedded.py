@@ -1,0 +1,134 @@
+"""What Rowbeam runs when it is given no servers: started when needed, left as found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+from ray_app.errors import RayUnavailable
+from ray_app.settings import Settings
+from ray_app.stack.files import exclusive, os_errors_as, private_folder
+from ray_app.stack.postgres import EmbeddedPostgres
+from ray_app.stack.ray_head import HeadRecord, RayHead
+from ray_app.stack.ray_token import ray_variables
+
+#: Seconds to wait for another ``up`` or ``down``.
+_LOCK_SECONDS: Final = 180.0
+
+
+@dataclass(frozen=True)
+class StackStatus:
+    """What of the embedded stack runs now."""
+
+    #: None when ``ROWBEAM_DATABASE_URL`` names a server, which is not ours to start.
+    postgres_running: bool | None
+    #: The head that ``up`` started, or None.
+    head: HeadRecord | None
+    #: The cluster that ``RAY_ADDRESS`` names, when it is not our own head.
+    other_ray: str | None = None
+    #: What this call started or stopped: ``postgres``, ``ray``.
+    changed: tuple[str, ...] = ()
+
+
+class Stack:
+    """The embedded Postgres and Ray head of one home.
+
+    ``DatabaseUnavailable`` and ``RayUnavailable`` come out of every method; their hints say what to do.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._postgres = EmbeddedPostgres(settings) if settings.embedded_database else None
+        self._ray = RayHead(settings)
+
+    def up(self) -> StackStatus:
+        """Start Ray, and Postgres for as long as Ray runs. Already up: changes nothing.
+
+        With ``RAY_ADDRESS`` naming a cluster of somebody else nothing is started.
+        """
+        with self._alone():
+            before = self.status()
+            if before.head is not None or before.other_ray is not None:
+                return before
+            self._ray.stop()  # what an up or a head that was killed left behind
+            if self._postgres is None:
+                self._ray.start()
+            else:
+                with self._postgres.running():
+                    hold = self._postgres.hold()
+                    try:
+                        self._ray.start(keep=hold)
+                    finally:
+                        hold.close()
+            return self._since(before)
+
+    def down(self) -> StackStatus:
+        """Stop what ``up`` started. Postgres stays up while another process uses it."""
+        if not self._settings.run_dir.is_dir():
+            return self.status()
+        with self._alone():
+            before = self.status()
+            ray_ran = self._ray.stop()
+            if self._postgres is not None:
+                self._postgres.stop_if_unused()
+            return self._since(before, ray_ran=ray_ran)
+
+    def status(self) -> StackStatus:
+        """What runs; starts nothing."""
+        head = self._ray.status()
+        other = self._settings.ray_address
+        if head is not None and other in (head.address, head.dashboard_url):
+            other = None
+        running = self._postgres.is_running() if self._postgres is not None else None
+        return StackStatus(running, head, other)
+
+    @contextmanager
+    def needed(self, *, database: bool = True) -> Iterator[None]:
+        """What a command needs runs while this is open, and is left as it was found."""
+        postgres = self._postgres if database else None
+        with postgres.running() if postgres is not None else nullcontext():
+            yield
+
+    def revive(self) -> None:
+        """Start the embedded Postgres again if it died inside ``needed``; another server is left alone."""
+        if self._postgres is not None:
+            self._postgres.ensure_running()
+
+    def client_settings(self) -> Settings:
+        """The settings, with the address of our own head when it runs and no other is named."""
+        head = self._ray.status()
+        if self._settings.ray_address is not None or head is None:
+            return self._settings
+        return self._settings.model_copy(update={"ray_address": head.address})
+
+    def connection_env(self) -> dict[str, str]:
+        """Variables that a process needs before it imports Ray, to join our head or start a private cluster.
+
+        A cluster of somebody else, named by ``RAY_ADDRESS``, keeps its own authentication variables.
+        """
+        status = self.status()
+        if status.other_ray is not None:
+            return {"RAY_ADDRESS": status.other_ray}
+        variables = ray_variables(self._settings)
+        if status.head is not None:
+            variables["RAY_ADDRESS"] = status.head.address
+            variables["RAY_API_SERVER_ADDRESS"] = status.head.dashboard_url
+        return variables
+
+    def _since(self, before: StackStatus, *, ray_ran: bool = False) -> StackStatus:
+        now = self.status()
+        changed = []
+        if now.postgres_running != before.postgres_running:
+            changed.append("postgres")
+        if ray_ran or (now.head is None) != (before.head is None):
+            changed.append("ray")
+        return StackStatus(now.postgres_running, now.head, now.other_ray, tuple(changed))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with os_errors_as(RayUnavailable, "Starting or stopping the stack"):
+            self._settings.home.mkdir(parents=True, exist_ok=True)
+            with exclusive(private_folder(self._settings.run_dir) / "stack", wait=_LOCK_SECONDS):
+                yield

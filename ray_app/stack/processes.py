@@ -1,0 +1,117 @@
+"""Processes as the stack needs to know them: alive or not, whose, and how to end them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+_POLL_SECONDS: Final = 0.05
+#: Cgroup files with this container's share of CPU time: version 2, then version 1.
+_QUOTA_V2: Final = Path("/sys/fs/cgroup/cpu.max")
+_QUOTA_V1: Final = (
+    Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+    Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """False for a zombie too: it waits for its parent and does nothing any more."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def living(pid: int) -> list[psutil.Process]:
+    """The process of that id, when there is one."""
+    try:
+        return [psutil.Process(pid)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def processes_where(
+    test: Callable[[psutil.Process], bool], among: Iterable[psutil.Process] | None = None
+) -> Iterator[psutil.Process]:
+    """Living processes that pass ``test``; those we may not look at, or that end meanwhile, do not.
+
+    Looks at all processes of the machine unless ``among`` is given.
+    """
+    for process in psutil.process_iter() if among is None else among:
+        try:
+            if test(process) and is_alive(process):
+                yield process
+        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError):
+            continue
+
+
+def descendants(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+    """The processes and all that they started and that still hang off them, this process excepted."""
+    found: set[psutil.Process] = set()
+    for process in processes:
+        found.add(process)
+        try:
+            found.update(process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
+    return {process for process in found if process.pid != os.getpid()}
+
+
+def wait_gone(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until they have ended; returns those that have not. Zombies count as ended."""
+    deadline = time.monotonic() + seconds
+    left = [process for process in processes if is_alive(process)]
+    while left and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        left = [process for process in left if is_alive(process)]
+    return left
+
+
+def terminate(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """SIGTERM, then ``wait_gone``."""
+    return _signal(processes, signal.SIGTERM, seconds)
+
+
+def kill(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """SIGKILL, then ``wait_gone``."""
+    return _signal(processes, signal.SIGKILL, seconds)
+
+
+def _signal(
+    processes: Iterable[psutil.Process], number: signal.Signals, seconds: float
+) -> list[psutil.Process]:
+    targets = list(processes)
+    for process in targets:
+        try:
+            process.send_signal(number)  # psutil refuses when the id has gone to another process
+        except psutil.NoSuchProcess:
+            continue
+    return wait_gone(targets, seconds)
+
+
+def usable_cores() -> int:
+    """Cores this process may keep busy: its affinity, capped by its container's quota. At least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _quota() -> float | None:
+    try:
+        limit, period = (
+            _QUOTA_V2.read_text(encoding="ascii").split()
+            if _QUOTA_V2.exists()
+            else [path.read_text(encoding="ascii") for path in _QUOTA_V1]
+        )
+    except OSError:
+        return None
+    try:
+        return int(limit) / int(period) if int(limit) > 0 else None
+    except ValueError:  # "max": no limit
+        return None
