@@ -18,7 +18,9 @@
     ├── DependencyError            something Rowbeam needs is at fault; no row is charged
     │   ├── DatabaseUnavailable    Postgres cannot be reached
     │   ├── StoreUnavailable       the vector store cannot be reached or written
-    │   ├── ProviderUnavailable    the embedding provider is down, throttled or refuses us
+    │   │   └── StoreRefused       it refuses us until somebody changes a key, a quota or a collection
+    │   ├── ProviderUnavailable    the embedding provider is down or throttled
+    │   │   └── ProviderRefused    it refuses us until somebody changes a key, a model or a quota
     │   ├── RayUnavailable         no Ray cluster, or too few free resources
     │   └── SettingsMismatch       a worker was started with other settings than the driver
     └── IsolationViolation         a result of another tenant was about to leave the store
@@ -28,6 +30,7 @@ Messages are for people: they say what happened and what to do, and hold no secr
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import ClassVar
 
 
@@ -153,15 +156,30 @@ class StoreUnavailable(DependencyError):
     """The vector store cannot be reached or written."""
 
 
+class StoreRefused(StoreUnavailable):
+    """The vector store refuses us until somebody changes a key, a quota or a collection."""
+
+    retryable = False
+
+
 class ProviderUnavailable(DependencyError):
     """The embedding provider is down, throttles us or refuses us.
 
-    ``retry_after`` is the wait the provider asked for, in seconds, when it did.
+    ``retry_after`` is the wait the provider asked for, in seconds, when it did. ``tokens`` and
+    ``cost`` (US dollars) are what the failed call had spent already: its vectors are gone, its bill is not.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+        self.tokens = 0
+        self.cost = Decimal(0)
+
+
+class ProviderRefused(ProviderUnavailable):
+    """The embedding provider refuses us until somebody changes a key, a model name or a quota."""
+
+    retryable = False
 
 
 class RayUnavailable(DependencyError):
