@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ray_app.actors.cluster import NAMESPACE, worker_settings
 from ray_app.errors import RowbeamError, StoreUnavailable
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import Condition, FieldKind, Hit, IndexKey, PointBatch, StoredPoint
+from ray_app.store.port import Condition, Hit, IndexKey, PointBatch, StoredPoint
 from ray_app.tenants import TenantScope
 
 
@@ -84,12 +84,7 @@ class OwnedStore:
         except (RayActorError, ActorUnavailableError) as error:
             raise StoreUnavailable("The process that owns the vector store has died.") from error
 
-    def ensure_index(
-        self,
-        scope: TenantScope,
-        index: IndexKey,
-        payload_fields: Sequence[str] | Mapping[str, FieldKind],
-    ) -> None:
+    def ensure_index(self, scope: TenantScope, index: IndexKey, payload_fields: Sequence[str]) -> None:
         self._call("ensure_index", scope, index, payload_fields)
 
     def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:

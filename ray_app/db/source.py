@@ -35,7 +35,6 @@ from sqlalchemy.exc import NoSuchTableError
 
 from ray_app.errors import InvalidTableSpec, UnknownTable
 from ray_app.spaces import VectorType
-from ray_app.store.port import FieldKind
 from ray_app.tables import TableSpec
 
 #: Rows fetched at once; bounds memory when rows are large.
@@ -95,11 +94,9 @@ class SourceTable:
         columns = [Column(name, kind) for name, kind in found.items() if name in wanted]
         return cls(spec, Table(spec.name, MetaData(), *columns, schema=spec.db_schema))
 
-    def payload_fields(self) -> dict[str, FieldKind]:
-        """The payload columns that this table really has, and what they hold."""
-        return {
-            name: _field_kind(self._table.c[name].type) for name in self.spec.payload if name in self._table.c
-        }
+    def payload_fields(self) -> list[str]:
+        """The payload columns that this table really has."""
+        return [name for name in self.spec.payload if name in self._table.c]
 
     def check_text(self, vector_type: VectorType) -> None:
         """Raises InvalidTableSpec when the table has none of the rule's columns."""
@@ -195,18 +192,6 @@ class SourceTable:
             for row in result.mappings():
                 values = dict(row)
                 yield SourceRow(str(values[key]), values)
-
-
-def _field_kind(kind: sqltypes.TypeEngine[Any]) -> FieldKind:
-    if isinstance(kind, sqltypes.ARRAY):
-        return _field_kind(kind.item_type)
-    if isinstance(kind, sqltypes.Boolean):
-        return FieldKind.BOOLEAN
-    if isinstance(kind, sqltypes.Numeric | sqltypes.Integer):
-        return FieldKind.NUMBER
-    if isinstance(kind, sqltypes.DateTime | sqltypes.Date):
-        return FieldKind.TIME
-    return FieldKind.KEYWORD
 
 
 def _check_columns(spec: TableSpec, found: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ from sqlalchemy import Engine, text
 from ray_app.db.source import KeyRange, SourceTable
 from ray_app.errors import InvalidTableSpec, UnknownTable
 from ray_app.spaces import VectorType
-from ray_app.store.port import FieldKind
 from ray_app.tables import TableSpec
 
 SPEC = TableSpec(name="things")
@@ -108,7 +107,7 @@ def test_inactive_rows_are_neither_counted_nor_read(database: Engine) -> None:
 def test_payload_columns_are_those_that_exist(database: Engine) -> None:
     make_table(database, "bigint", [1])
     table = SourceTable.reflect(database, SPEC)
-    assert table.payload_fields() == {"status": FieldKind.KEYWORD, "labels": FieldKind.KEYWORD}
+    assert table.payload_fields() == ["status", "labels"]
 
 
 def test_an_unknown_table_is_named(database: Engine) -> None:
