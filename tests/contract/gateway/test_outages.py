@@ -125,7 +125,7 @@ def test_an_outage_ends_when_the_budget_does(
     with gateway.outage(fake.error(status)), pytest.raises(ProviderUnavailable, match=f"HTTP {status}"):
         provider.embed_documents(TEXTS)
     assert len(gateway.requests) > 1
-    assert_embedded(provider.embed_documents(TEXTS), TEXTS), "it works again after the outage"
+    assert_embedded(provider.embed_documents(TEXTS), TEXTS)  # it works again after the outage
 
 
 def test_a_server_that_is_gone_is_an_outage_and_may_come_back(
