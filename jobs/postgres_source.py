@@ -7,7 +7,6 @@ job's ranges in order, in short transactions, and yields a block as soon as a pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -73,12 +72,12 @@ def read_parts(workspace: Workspace, context: JobContext, work: Sequence[RangeSp
     readers: dict[tuple[str, str], RangeReader] = {}
     budget = workspace.settings.outage_budget
 
-    def lease(seq: int) -> bool:
-        with workspace.ledger.begin() as connection:
-            return ranges.lease(connection, context.job_id, context.run, seq)
+    def is_running() -> bool:
+        with workspace.ledger.connect() as connection:
+            return ranges.is_running(connection, context.job_id, context.run)
 
     for item in work:
-        if not ride_out(partial(lease, item.seq), budget=budget, what="The ledger"):
+        if not ride_out(is_running, budget=budget, what="The ledger"):
             return
         where = (item.table, item.vector_type)
         if where not in readers:

@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from jobs.blocks import from_block, to_block
 from ray_app.actors.cluster import worker_settings
+from ray_app.db import ranges
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
+from ray_app.outage import ride_out
 from ray_app.parts import Part
 from ray_app.providers.port import EmbeddingProvider
 from ray_app.tenants import Tenant
@@ -39,7 +41,11 @@ def open_workspace(context: JobContext) -> Workspace:
 
 
 class EncodeStage:
-    """Texts to vectors. The model is loaded at the first text, so a part without any costs nothing."""
+    """Texts to vectors. The model is loaded at the first text, so a part without any costs nothing.
+
+    Readers run ahead of the model, so it is here that a range counts as begun, and that a
+    cancelled job drops what has not been.
+    """
 
     def __init__(self, context: JobContext, threads: int | None) -> None:
         """``threads`` of a local model, when the settings do not say; None takes all cores."""
@@ -51,7 +57,14 @@ class EncodeStage:
         self._providers: dict[str, EmbeddingProvider] = {}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return to_block(self.encode(part) for part in from_block(batch))
+        return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
+
+    def _lease(self, part: Part) -> bool:
+        def lease() -> bool:
+            with self._workspace.ledger.begin() as connection:
+                return ranges.lease(connection, part.key.job_id, part.key.run, part.key.seq)
+
+        return ride_out(lease, budget=self._workspace.settings.outage_budget, what="The ledger")
 
     def encode(self, part: Part) -> Part:
         if not part.texts:

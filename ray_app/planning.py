@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
@@ -14,8 +14,8 @@ from ray_app.db.ranges import RangeSpec
 from ray_app.errors import UnknownTable
 from ray_app.reading import SWEEP_RECORDS, RangeReader
 from ray_app.reports import Plan, TablePlan
-from ray_app.spaces import BATCH_SIZE, Preference, VectorType, preference_for
-from ray_app.tables import TableSpec, parse_vector_types
+from ray_app.spaces import BATCH_SIZE, Preference, preference_for
+from ray_app.tables import parse_vector_types
 from ray_app.tenants import Tenant
 from ray_app.workspace import IndexReader, Workspace
 
@@ -71,17 +71,16 @@ def choose_targets(
         with workspace.source.connect() as connection:
             rows = source.count(connection, tenant.client_id)
         preference = preference_for(rows, prefer)
-        for kind in kinds or _kinds(spec):
+        for kind in kinds or spec.vector_types:
+            if asked is None and not source.has_text(kind):
+                notes.append(f"Table {spec.name} has no {kind} text; it is passed over.")
+                continue
             index = pinned.get((spec.name, kind)) or PinnedIndex(
                 spec.name, kind, workspace.providers.spaces_for(preference), preference
             )
             reader = workspace.reader(tenant, index, source)
             targets.append(Target(reader, rows, (spec.name, kind) in pinned, preference))
     return targets, notes
-
-
-def _kinds(spec: TableSpec) -> Sequence[VectorType]:
-    return spec.vector_types
 
 
 def cut_work(workspace: Workspace, target: Target) -> list[RangeSpec]:

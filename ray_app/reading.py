@@ -71,7 +71,8 @@ class RangeReader:
                 rows = list(self._index.source.read_ids(connection, client, work.keys or ()))
                 return Page(rows, version, None, last=True)
 
-        return self._changes(self._ride_out(fetch), key), True
+        # A redrive: these failed before, and are to be tried again as they are.
+        return self._changes(self._ride_out(fetch), key, retry_dead=True), True
 
     def _next_gone(self, work: RangeSpec, key: PartKey) -> tuple[Part, bool]:
         gone, version, last = self._ride_out(partial(self.gone, key.lo, key.hi))
@@ -111,9 +112,9 @@ class RangeReader:
         """What the rows need, given what ``lookup`` answered for them."""
         return self._index.comparer.compare(rows, known, dead)
 
-    def _changes(self, page: Page, key: PartKey) -> Part:
+    def _changes(self, page: Page, key: PartKey, *, retry_dead: bool = False) -> Part:
         known, dead = self._ride_out(partial(self.lookup, page.rows))
-        diff = self.compare(page.rows, known, dead)
+        diff = self.compare(page.rows, known, {} if retry_dead else dead)
         columns: dict[str, list[Any]] = {
             name: [] for name in ("record_ids", "chunk_numbers", "texts", "hashes", "data")
         }

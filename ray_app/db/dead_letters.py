@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy import Connection, Engine, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db.schema import dead_letters
@@ -106,13 +106,3 @@ def list_open(engine: Engine, incarnation: UUID) -> list[DeadLetter]:
             )
             for row in connection.execute(query)
         ]
-
-
-def mark_redriven(connection: Connection, incarnation: UUID) -> None:
-    """Let the tenant's open dead letters be tried again."""
-    letters = dead_letters.c
-    connection.execute(
-        update(dead_letters)
-        .where(letters.incarnation == incarnation, letters.state == _OPEN)
-        .values(state="redriven")
-    )

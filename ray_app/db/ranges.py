@@ -94,12 +94,15 @@ def pending(engine: Engine, job_id: str) -> list[RangeSpec]:
     ]
 
 
+def is_running(connection: Connection, job_id: str, run: int) -> bool:
+    """Whether this run of the job goes on: it is not cancelled, over or driven by another."""
+    state = connection.scalar(select(jobs.c.state).where(jobs.c.job_id == job_id, jobs.c.run == run))
+    return bool(state == JobState.RUNNING)
+
+
 def lease(connection: Connection, job_id: str, run: int, seq: int) -> bool:
-    """Mark a range as being read; False when the job is cancelled, over or driven by another."""
-    state = connection.scalar(
-        select(jobs.c.state).where(jobs.c.job_id == job_id, jobs.c.run == run).with_for_update(read=True)
-    )
-    if state != JobState.RUNNING:
+    """Mark a range as being worked on; False, and nothing marked, when the job is to go no further."""
+    if not is_running(connection, job_id, run):
         return False
     connection.execute(
         update(ranges)

@@ -207,7 +207,7 @@ dead_letters = Table(
     Column("error_class", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="1"),
-    #: ``open`` until the record is embedded, redriven or gone.
+    #: ``open`` until the record is embedded or gone.
     Column("state", Text, nullable=False, server_default="open"),
     _now("first_at"),
     _now("last_at"),

@@ -98,13 +98,16 @@ class SourceTable:
         """The payload columns that this table really has."""
         return [name for name in self.spec.payload if name in self._table.c]
 
+    def has_text(self, vector_type: VectorType) -> bool:
+        """Whether the table has any of the columns that make this text. Raises UnknownVectorType."""
+        return any(name in self._table.c for name in self.spec.text_rule(vector_type).columns)
+
     def check_text(self, vector_type: VectorType) -> None:
-        """Raises InvalidTableSpec when the table has none of the rule's columns."""
-        rule = self.spec.text_rule(vector_type)
-        if not any(name in self._table.c for name in rule.columns):
+        """Raises InvalidTableSpec when the table has none of the columns that make this text."""
+        if not self.has_text(vector_type):
+            columns = ", ".join(self.spec.text_rule(vector_type).columns)
             raise InvalidTableSpec(
-                f"Table {self.spec.name} has none of the columns of its {vector_type} text: "
-                f"{', '.join(rule.columns)}.",
+                f"Table {self.spec.name} has none of the columns of its {vector_type} text: {columns}.",
                 hint="Give the spec a text rule that fits.",
             )
 
