@@ -1,0 +1,249 @@
+"""``rowbeam demo``: the whole product once, on invented data, in about a minute."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from shutil import which
+from typing import Any, Final
+
+from rich.console import RenderableType
+
+from ray_app.app import Rowbeam
+from ray_app.cli import rendering
+from ray_app.cli.demo_home import demo_stack
+from ray_app.cli.interrupt import on_interrupt
+from ray_app.cli.output import FAILED, INTERRUPTED, OK, emit_json, note, show
+from ray_app.cli.progress import ProgressView
+from ray_app.errors import IsolationViolation, RowbeamError
+from ray_app.reports import JobProgress, JobState, SearchHit
+from ray_app.sample.companies import COMPANIES, load_company
+from ray_app.sample.demo_data import demo_tables
+from ray_app.sample.git_history import read_history
+from ray_app.settings import Settings
+
+#: Ids of the second tenant start here: an id then says whose row it is.
+SECOND_TENANT_IDS: Final = 1_000_001
+#: Ids of commits, beside the first tenant's own pull requests.
+COMMIT_IDS: Final = 500_001
+#: A text that only the second tenant has.
+CANARY: Final = {
+    "id": 2_000_001,
+    "repository": "brightquay/edge-cases",
+    "title": "Seal 7731-heliotrope on the midnight ferry",
+    "description": "The beacon under dock nine answers to heliotrope only; nobody else knows it.",
+    "status": "open",
+}
+#: (tenant's place, table, question): what the demo searches for.
+QUESTIONS: Final = (
+    (0, "issues", "customers are charged twice when a request is retried"),
+    (0, "pull_requests", "stop holding a database transaction open during a network call"),
+    (1, "issues", "drivers cannot finish their route when the map is stale"),
+)
+#: Records asked for where the demo looks for the other tenant's.
+WIDE: Final = 200
+
+
+@dataclass(frozen=True)
+class DemoTenant:
+    """A tenant's name and rows by table."""
+
+    name: str
+    rows: Mapping[str, list[dict[str, Any]]]
+
+    def owns(self, table: str, record_id: str) -> bool:
+        return any(str(row["id"]) == record_id for row in self.rows[table])
+
+
+class Story:
+    """Where the demo tells what it does: as text while it happens, or as one document at the end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.document: dict[str, Any] = {}
+        self._steps = 0
+
+    def step(self, title: str) -> None:
+        self._steps += 1
+        self.say(f"\n{self._steps}. {title}")
+
+    def say(self, text: str) -> None:
+        note(text, as_json=self.as_json)
+
+    def table(self, renderable: RenderableType) -> None:
+        if not self.as_json:
+            show(renderable)
+
+
+def run_demo(repo: Path | None, *, keep: bool, as_json: bool) -> int:
+    """Run the demo and return its exit code; ``repo`` is a checkout whose commits the first tenant gets too.
+
+    Raises:
+        IsolationViolation: a tenant's search returned another's record.
+        RowbeamError: a step failed.
+    """
+    story = Story(as_json=as_json)
+    began = time.monotonic()
+    tenants = make_tenants(repo, story)
+    story.step("Start PostgreSQL, Ray and the embedded Qdrant")
+    with demo_stack(Settings.from_env(), keep=keep) as settings, Rowbeam.open(settings) as rowbeam:
+        story.say(f"Everything is kept in {settings.home}.")
+        story.document |= {"home": settings.home}
+        code = _Demo(rowbeam, tenants, story).run(settings.home / "rows")
+    if code == OK:
+        story.document["seconds"] = round(time.monotonic() - began, 1)
+        story.say(f"\nDone in {story.document['seconds']} s.")
+        story.say(_next_commands(settings.home, tenants[0].name))
+    if as_json:
+        emit_json(story.document)
+    return code
+
+
+def make_tenants(repo: Path | None, story: Story) -> tuple[DemoTenant, DemoTenant]:
+    """Both companies' rows, the first with the commits of ``repo``. Raises InputError when it is missing."""
+    first, second = (load_company(name) for name in COMPANIES)
+    ours, theirs = demo_tables(first), demo_tables(second, first_id=SECOND_TENANT_IDS)
+    theirs["pull_requests"].append(dict(CANARY))
+    if repo is not None:
+        history = read_history(repo, first_id=COMMIT_IDS)
+        ours["pull_requests"] += history.rows
+        story.say(history.note or f"Read {len(history.rows):,} commits of {repo.resolve().name}.")
+    return DemoTenant(first.tenant, ours), DemoTenant(second.tenant, theirs)
+
+
+class _Demo:
+    """The steps, on an open Rowbeam."""
+
+    def __init__(self, rowbeam: Rowbeam, tenants: tuple[DemoTenant, DemoTenant], story: Story) -> None:
+        self._rowbeam = rowbeam
+        self._tenants = tenants
+        self._story = story
+
+    def run(self, rows_folder: Path) -> int:
+        self._add_and_load(rows_folder)
+        self._plan()
+        code = self._backfill()
+        if code != OK:
+            return code
+        self._search()
+        self._prove_isolation()
+        self._cover()
+        return OK
+
+    def _add_and_load(self, folder: Path) -> None:
+        self._story.step("Add two tenants and load their rows")
+        loaded: dict[str, dict[str, int]] = {}
+        for tenant in self._tenants:
+            new = self._rowbeam.add_tenant(tenant.name)
+            self._story.table(rendering.new_tenant(new))
+            counts = loaded[tenant.name] = {}
+            for table, rows in tenant.rows.items():
+                path = folder / tenant.name / f"{table}.jsonl"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                counts[table] = self._rowbeam.load(path, tenant=tenant.name, table=table).inserted
+            listed = ", ".join(f"{count:,} {table}" for table, count in counts.items())
+            self._story.say(f"Loaded {sum(counts.values()):,} rows: {listed}.\n")
+        self._story.document["loaded"] = loaded
+
+    def _plan(self) -> None:
+        self._story.step("Plan: what a backfill would do and cost")
+        plans = [self._rowbeam.plan(tenant.name) for tenant in self._tenants]
+        for plan in plans:
+            self._story.table(rendering.plan(plan))
+        self._story.document["plans"] = plans
+
+    def _backfill(self) -> int:
+        self._story.step("Backfill: rows to vectors")
+        jobs: list[JobProgress] = []
+        self._story.document["jobs"] = jobs
+        for tenant in self._tenants:
+            with on_interrupt() as interrupt, ProgressView() as view:
+                job = self._rowbeam.backfill(
+                    tenant.name, on_progress=interrupt.watching(view, self._rowbeam.cancel)
+                )
+            jobs.append(job)
+            self._story.table(rendering.job(job))
+            if job.state is not JobState.SUCCEEDED:
+                return INTERRUPTED if interrupt.pressed else FAILED
+        return OK
+
+    def _search(self) -> None:
+        self._story.step("Search by meaning")
+        found = []
+        for place, table, question in QUESTIONS:
+            tenant = self._tenants[place]
+            hits = self._rowbeam.search(tenant.name, table, question, limit=3)
+            check_owner(hits, tenant, table)
+            self._story.say(f'{tenant.name}, {table}: "{question}"')
+            self._story.table(rendering.hits(hits))
+            found.append({"tenant": tenant.name, "table": table, "text": question, "hits": hits})
+        self._story.document["searches"] = found
+
+    def _prove_isolation(self) -> None:
+        self._story.step("Show that one tenant cannot see the other")
+        ours, theirs = self._tenants
+        text, canary = f"{CANARY['title']}. {CANARY['description']}", str(CANARY["id"])
+        known = self._rowbeam.search(theirs.name, "pull_requests", text, limit=1)
+        if [hit.record_id for hit in known] != [canary]:
+            raise RowbeamError(f"{theirs.name} does not find its own record, so nothing is proven.")
+        hits = self._rowbeam.search(ours.name, "pull_requests", text, limit=WIDE)
+        check_owner(hits, ours, "pull_requests")
+        self._story.say(
+            f'"{CANARY["title"]}" is a pull request of {theirs.name} alone.\n'
+            f"{theirs.name} searches for its words: found first, score {known[0].score:.3f}.\n"
+            f"{ours.name} searches for the same words: {len(hits)} hits, every one its own row, best score "
+            f"{hits[0].score:.3f}; the record is not among them."
+        )
+        self._story.document["isolation"] = {
+            "canary": canary,
+            "found_by_owner": True,
+            "hits_of_other": len(hits),
+            "foreign_hits": 0,
+        }
+
+    def _cover(self) -> None:
+        self._story.step("Coverage and cost")
+        coverage = {tenant.name: self._rowbeam.coverage(tenant.name) for tenant in self._tenants}
+        for name, rows in coverage.items():
+            self._story.say(name)
+            self._story.table(rendering.coverage(rows))
+        jobs = self._story.document["jobs"]
+        tokens, cost = sum(job.tokens for job in jobs), sum((job.cost for job in jobs), Decimal(0))
+        seconds = rendering.duration(sum(job.seconds for job in jobs))
+        embedded = sum(job.counts.embedded for job in jobs)
+        self._story.say(
+            f"{embedded:,} records embedded in {seconds}, {tokens:,} tokens, "
+            f"{rendering.money(cost)}: a local model costs no money."
+        )
+        self._story.document |= {"coverage": coverage, "tokens": tokens, "cost": cost}
+
+
+def check_owner(hits: Sequence[SearchHit], tenant: DemoTenant, table: str) -> None:
+    """Raises IsolationViolation when a hit is not a row of ``tenant``, RowbeamError when there is no hit."""
+    if not hits:
+        raise RowbeamError(f"A search in {tenant.name} found nothing, so it proves nothing.")
+    for hit in hits:
+        if not tenant.owns(table, hit.record_id):
+            raise IsolationViolation(f"A search in {tenant.name} returned a row of another: {hit.record_id}.")
+
+
+def _next_commands(home: Path, tenant: str) -> str:
+    here = Path.cwd()
+    folder = home.relative_to(here) if home.is_relative_to(here) else home
+    rowbeam = "rowbeam" if which("rowbeam") else shlex.quote(sys.argv[0])
+    there = f"ROWBEAM_HOME={shlex.quote(str(folder))} {rowbeam}"
+    return f"""Look around, or bring rows of your own:
+  {there} search --tenant {tenant} --table issues "the app is slow on salary day"
+  {there} coverage --tenant {tenant}
+  {there} jobs --all
+  {rowbeam} doctor
+  {rowbeam} tenant add acme
+  {rowbeam} load FILE.jsonl --tenant acme --table pull_requests
+  {rowbeam} backfill --tenant acme"""

@@ -1,0 +1,280 @@
+"""Results as text for people: rich tables and lines. Pure: from values to renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ray_app.cli.output import plain
+from ray_app.reports import (
+    Check,
+    Counts,
+    CoverageRow,
+    DeadLetter,
+    ErasureReport,
+    JobProgress,
+    JobState,
+    LoadReport,
+    NewTenant,
+    Plan,
+    SearchHit,
+    TenantDetails,
+)
+from ray_app.tenants import Tenant
+
+_STATE_STYLES: Final = {
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.INTERRUPTED: "red",
+    JobState.CANCELLED: "yellow",
+    JobState.CANCEL_REQUESTED: "yellow",
+}
+#: Characters of a snippet shown in a result line.
+_SNIPPET: Final = 160
+
+
+def checks(found: Sequence[Check]) -> RenderableType:
+    lines: list[RenderableType] = []
+    width = max((len(check.name) for check in found), default=0)
+    for check in found:
+        mark = ("ok   ", "green") if check.ok else ("FAIL ", "bold red")
+        lines.append(Text.assemble(mark, (f"{check.name:<{width}}  ", "bold"), plain(check.detail)))
+        if check.hint and not check.ok:
+            lines.append(Text(f"     {'':<{width}}  {plain(check.hint)}", style="yellow"))
+    return Group(*lines)
+
+
+def tenants(found: Sequence[Tenant]) -> RenderableType:
+    if not found:
+        return Text("No tenants yet. Add one: rowbeam tenant add NAME")
+    table = _table("tenant", "client id>", "placement", "state", "since")
+    for tenant in found:
+        _add(
+            table, tenant.name, str(tenant.client_id), tenant.placement, tenant.state, when(tenant.created_at)
+        )
+    return table
+
+
+def new_tenant(new: NewTenant) -> RenderableType:
+    tenant, probe = new.tenant, new.probe
+    return Group(
+        Text(f"Tenant {tenant.name} (client id {tenant.client_id}, {tenant.placement}) is ready."),
+        Text(
+            f"Probe vector in space {probe.space_id}: written in {probe.write_ms:.1f} ms, "
+            f"found in {probe.search_ms:.1f} ms, deleted in {probe.delete_ms:.1f} ms."
+        ),
+        Text.assemble("API key, shown this once: ", (new.api_key.text, "bold")),
+    )
+
+
+def tenant_details(details: TenantDetails) -> RenderableType:
+    tenant = details.tenant
+    facts = _facts(
+        ("tenant", tenant.name),
+        ("client id", str(tenant.client_id)),
+        ("placement", tenant.placement),
+        ("state", tenant.state),
+        ("incarnation", str(tenant.incarnation)),
+        ("API keys", ", ".join(details.key_ids) or "none"),
+        ("tokens, cost", f"{details.tokens:,}, {money(details.cost)}"),
+        ("dead letters", str(details.open_dead_letters)),
+    )
+    if not details.indexes:
+        return facts
+    return Group(facts, Text(), coverage(details.indexes))
+
+
+def erasure(report: ErasureReport) -> RenderableType:
+    style = "green" if report.proven else "bold red"
+    proof = f"Counted afterwards: {report.points_left} points and {report.ledger_rows_left} ledger rows left."
+    return Group(
+        Text(
+            f"Tenant {report.name} is removed: {report.points_erased:,} points "
+            f"and {report.ledger_rows_erased:,} ledger rows erased."
+        ),
+        Text(proof, style=style),
+    )
+
+
+def loaded(report: LoadReport) -> RenderableType:
+    line = f"Loaded {report.inserted:,} rows into {report.table}."
+    if report.ignored_fields:
+        names = ", ".join(plain(name) for name in report.ignored_fields)
+        line += f" It has no column for: {names}."
+    return Text(line)
+
+
+def plan(made: Plan) -> RenderableType:
+    with_type = len({row.vector_type for row in made.tables}) > 1
+    with_deletes = any(row.to_delete for row in made.tables)
+    table = _table(
+        *("table", *(["type"] if with_type else []), "rows>", "to embed>", "unchanged>"),
+        *((["to delete>"] if with_deletes else []) + ["space", "provider"]),
+        *("batch>", "tokens>", "time>", "cost>"),
+    )
+    for row in made.tables:
+        deletes = [row.to_delete] if with_deletes else []
+        _add(
+            table,
+            *(row.table, *([row.vector_type] if with_type else [])),
+            *(f"{count:,}" for count in (row.rows, row.to_embed, row.unchanged, *deletes)),
+            *(f"{row.space_id}{'' if row.pinned else ' new'}", row.provider),
+            *(str(row.batch_size), f"{row.estimated_tokens:,}"),
+            *(duration(row.estimated_seconds), money(row.estimated_cost)),
+        )
+    total = Text(
+        f"{made.tenant}: {made.total_to_embed:,} of {made.total_rows:,} rows to embed, about "
+        f"{made.estimated_tokens:,} tokens, {duration(made.estimated_seconds)}, {money(made.estimated_cost)}."
+    )
+    notes = list(made.notes)
+    if any(row.sampled for row in made.tables):
+        notes.append("Counts of large tables are estimated from a sample.")
+    return Group(table, total, *(Text(f"Note: {plain(text)}", style="dim") for text in notes))
+
+
+def jobs(found: Sequence[JobProgress]) -> RenderableType:
+    if not found:
+        return Text("No active jobs. See ended ones with: rowbeam jobs --all")
+    table = _table(
+        "job", "tenant", "kind", "state", "done>", "total>", "failed>", "rows/s>", "started", "cost>"
+    )
+    for job in found:
+        _add(
+            table,
+            *(job.job_id, job.tenant, job.kind, _state(job.state)),
+            *(f"{count:,}" for count in (job.processed_records, job.total_records, job.failed_records)),
+            *(f"{job.records_per_second:,.0f}", when(job.started_at), money(job.cost)),
+        )
+    return table
+
+
+def job(progress: JobProgress) -> RenderableType:
+    what = f"{progress.tenant}: {', '.join(progress.tables)} ({', '.join(progress.vector_types)})"
+    speed = f"{duration(progress.seconds)}, {progress.records_per_second:,.0f} rows/s"
+    end = ("expected end", when(progress.estimated_completion))
+    if not progress.state.active:
+        end = ("ended", when(progress.finished_at))
+    facts: list[tuple[str, str | Text]] = [
+        ("job", progress.job_id),
+        ("tenant", what),
+        ("state", _state(progress.state)),
+        ("records", f"{progress.processed_records:,} of {progress.total_records:,}"),
+        ("outcome", outcome(progress.counts)),
+        ("points", f"{progress.counts.chunks:,} written"),
+        ("batches", f"{progress.current_batch:,} of {progress.total_batches:,}"),
+        ("time", speed),
+        ("spent", f"{progress.tokens:,} tokens, {money(progress.cost)}"),
+        ("provider", progress.provider or "none"),
+        ("started", when(progress.started_at)),
+        end,
+        *(("fault", plain(text)) for text in progress.errors),
+    ]
+    lines: list[RenderableType] = [_facts(*facts)]
+    if progress.error:
+        lines.append(Text(f"It stopped because: {plain(progress.error)}", style="red"))
+    if progress.state.resumable:
+        lines.append(Text(f"Go on with: {resume_command(progress)}"))
+    return Group(*lines)
+
+
+def outcome(counts: Counts) -> str:
+    """Every record read has one outcome; this shows that they add up."""
+    return (
+        f"{counts.read:,} read = {counts.embedded:,} embedded + {counts.unchanged:,} unchanged + "
+        f"{counts.no_text:,} without text + {counts.dead:,} dead + {counts.deleted:,} deleted"
+    )
+
+
+def resume_command(progress: JobProgress) -> str:
+    return f"rowbeam backfill --tenant {progress.tenant} --resume {progress.job_id}"
+
+
+def dead_letters(found: Sequence[DeadLetter]) -> RenderableType:
+    if not found:
+        return Text("No open dead letters.")
+    table = _table("table", "type", "record", "stage", "error", "message", "tries>", "last")
+    for letter in found:
+        _add(
+            table,
+            *(letter.table, letter.vector_type, plain(letter.record_id), letter.stage, letter.error_class),
+            *(plain(letter.message), str(letter.attempts), when(letter.last_at)),
+        )
+    return table
+
+
+def hits(found: Sequence[SearchHit]) -> RenderableType:
+    if not found:
+        return Text("Nothing found. Is the table backfilled? See: rowbeam coverage --tenant NAME")
+    table = _table("score>", "table", "record", "snippet")
+    for hit in found:
+        _add(table, f"{hit.score:.3f}", hit.table, plain(hit.record_id), plain(hit.snippet[:_SNIPPET]))
+    return table
+
+
+def coverage(found: Sequence[CoverageRow]) -> RenderableType:
+    table = _table(
+        "table", "type", "rows>", "embedded>", "stale>", "no text>", "dead>", "points>", "space", "model"
+    )
+    for row in found:
+        counts = (row.rows, row.embedded, row.stale, row.no_text, row.dead, row.points)
+        _add(
+            table,
+            *(row.table, row.vector_type),
+            *(f"{count:,}" for count in counts),
+            *(row.space_id or "none yet", (row.model or "").rpartition("/")[2]),
+        )
+    return table
+
+
+def money(amount: Decimal) -> str:
+    """US dollars; small amounts keep the digits that matter."""
+    return f"${amount:,.2f}" if amount == 0 or amount >= 1 else f"${amount:.6f}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def when(moment: datetime | None) -> str:
+    """In this machine's time zone."""
+    return "not yet" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _state(state: JobState) -> Text:
+    return Text(state.value, style=_STATE_STYLES.get(state, "cyan"))
+
+
+def _table(*columns: str) -> Table:
+    """A plain table; a name that ends in ``>`` is a column of numbers, which are never broken."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for name in columns:
+        number = name.endswith(">")
+        table.add_column(
+            name.rstrip(">"), justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
+    return table
+
+
+def _facts(*rows: tuple[str, str | Text]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        _add(table, *row)
+    return table
+
+
+def _add(table: Table, *cells: str | Text) -> None:
+    """Add a row of literal text: rich would read "[red]" inside a plain string as markup."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))

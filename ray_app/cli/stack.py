@@ -1,0 +1,90 @@
+"""``rowbeam up``, ``down``, ``doctor`` and ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ray_app.cli.output import FAILED, OK, AsJson, emit, emit_json, note
+
+if TYPE_CHECKING:
+    from ray_app.stack.embedded import StackStatus
+
+
+def up(as_json: AsJson = False) -> int:
+    """Start the embedded Postgres and Ray, and leave them running."""
+    from ray_app.settings import Settings
+    from ray_app.stack.embedded import Stack
+
+    _show(Stack(Settings.from_env()).up(), "Started", as_json=as_json)
+    return OK
+
+
+def down(as_json: AsJson = False) -> int:
+    """Stop what `rowbeam up` started."""
+    from ray_app.settings import Settings
+    from ray_app.stack.embedded import Stack
+
+    _show(Stack(Settings.from_env()).down(), "Stopped", as_json=as_json)
+    return OK
+
+
+def doctor(as_json: AsJson = False) -> int:
+    """Check the database, Qdrant, the model, the gateway and Ray; say what to do about what is wrong."""
+    from ray_app.cli import rendering
+    from ray_app.settings import Settings
+    from ray_app.stack.doctor import run_checks
+
+    checks = run_checks(Settings.from_env())
+    ok = all(check.ok for check in checks)
+    if as_json:
+        emit_json({"ok": ok, "checks": checks})
+    else:
+        emit(checks, rendering.checks, as_json=False)
+    return OK if ok else FAILED
+
+
+def demo(
+    repo: Annotated[
+        Path | None, typer.Option("--repo", help="A git checkout whose commits the first tenant gets too.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave Postgres and Ray running at the end.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show everything once: two invented tenants, loaded, planned, embedded, searched, kept apart.
+
+    Works in the folder demo under ROWBEAM_HOME with a stack of its own, and starts afresh each time.
+    """
+    from ray_app.cli.demo import run_demo
+
+    return run_demo(repo, keep=keep, as_json=as_json)
+
+
+def _show(status: StackStatus, verb: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(status_document(status))
+        return
+    names = {"postgres": "Postgres", "ray": "Ray"}
+    changed = " and ".join(names.get(name, name) for name in status.changed)
+    note(f"{verb} {changed}." if changed else "Nothing to do.")
+    if status.postgres_running is not None:
+        note(f"Postgres  {'runs' if status.postgres_running else 'does not run'}")
+    else:
+        note("Postgres  is the server that ROWBEAM_DATABASE_URL names")
+    if status.head is not None:
+        note(f"Ray       runs at {status.head.address}, dashboard {status.head.dashboard_url}")
+    else:
+        note(f"Ray       {f'is the cluster at {status.other_ray}' if status.other_ray else 'does not run'}")
+
+
+def status_document(status: StackStatus) -> dict[str, Any]:
+    """What runs, without the paths of secrets that a head's record names."""
+    head = status.head
+    return {
+        "postgres_running": status.postgres_running,
+        "ray": {"address": head.address, "dashboard_url": head.dashboard_url} if head else None,
+        "other_ray": status.other_ray,
+        "changed": list(status.changed),
+    }
