@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from ray_app.db import jobs
 from ray_app.db.progress import job_progress
+from ray_app.errors import DatabaseUnavailable
+from ray_app.outage import ride_out
 from ray_app.reports import JobProgress
 from ray_app.settings import Settings, child_environment, export_environment
 from ray_app.stack.embedded import Stack
@@ -45,16 +49,21 @@ def run_job(
         )
     while child.poll() is None:
         if on_progress is not None:
-            on_progress(job_progress(workspace.ledger, job_id))
-        try:
+            with suppress(DatabaseUnavailable):  # the driver waits for it, or ends the job
+                on_progress(job_progress(workspace.ledger, job_id))
+        with suppress(subprocess.TimeoutExpired):
             child.wait(POLL)
-        except subprocess.TimeoutExpired:
-            continue
-    jobs.fail_pending(workspace.ledger, job_id, f"Its driver could not start; see {log_path}.")
-    job = job_progress(workspace.ledger, job_id)
+    job = ride_out(
+        partial(_ended, workspace, job_id, log_path), budget=settings.outage_budget, what="The ledger"
+    )
     if on_progress is not None:
         on_progress(job)
     return job
+
+
+def _ended(workspace: Workspace, job_id: str, log_path: Path) -> JobProgress:
+    jobs.fail_pending(workspace.ledger, job_id, f"Its driver could not start; see {log_path}.")
+    return job_progress(workspace.ledger, job_id)
 
 
 @contextmanager

@@ -1,0 +1,147 @@
+"""Benchmarks that a reader can run: ``python -m jobs.benchmark memory``.
+
+``memory`` backfills tables of growing size with the stub model and samples the proportional set
+size (PSS: resident memory, shared pages counted once) of the job's whole process tree, from the
+driver to the last Ray worker. Flat means that a table twenty times larger needs no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import psutil
+from sqlalchemy import text
+
+from ray_app.app import Rowbeam
+from ray_app.reports import JobProgress, JobState
+from ray_app.settings import Settings
+
+ROWS: Final = (10_000, 50_000, 200_000)
+#: Seconds between samples of memory.
+PERIOD: Final = 0.5
+_MIB: Final = 1024**2
+
+
+@dataclass(frozen=True)
+class MemoryRun:
+    """One backfill. Memory in MiB of PSS, over the time in which records were being written."""
+
+    rows: int
+    seconds: float
+    rows_per_second: float
+    peak_mib: float
+    first_half_mib: float
+    second_half_mib: float
+
+
+class MemorySampler:
+    """Samples the PSS of a process tree in a thread while a job runs."""
+
+    def __init__(self) -> None:
+        self.samples: list[float] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def follow(self, progress: JobProgress) -> None:
+        """Begin with the first record written: before, the cluster is still starting."""
+        if self._thread is None and progress.processed_records > 0:
+            self._thread = threading.Thread(target=self._sample, daemon=True)
+            self._thread.start()
+
+    def end(self) -> list[float]:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        return self.samples
+
+    def _sample(self) -> None:
+        while not self._stop.wait(PERIOD):
+            tree = psutil.Process().children(recursive=True)
+            self.samples.append(sum(_pss(process) for process in tree if process.name() != "postgres") / _MIB)
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0  # it ended between the listing and the look
+
+
+def measure_memory(rows: int) -> MemoryRun:
+    """Backfill ``rows`` generated rows in a home of its own and sample the job's memory."""
+    with tempfile.TemporaryDirectory(prefix="rowbeam-bench-") as home:
+        settings = Settings(home=Path(home), local_model="stub")
+        with Rowbeam.open(settings) as rowbeam:
+            rowbeam.add_tenant("bench", client_id=1)
+            with rowbeam.workspace.ledger.begin() as connection:
+                connection.execute(_INSERT, {"rows": rows})
+            sampler = MemorySampler()
+            job = rowbeam.backfill("bench", tables=["pull_requests"], on_progress=sampler.follow)
+            samples = sampler.end()
+    if job.state is not JobState.SUCCEEDED or job.counts.embedded != rows:
+        raise RuntimeError(f"The job did not embed every row: {job}")
+    half = len(samples) // 2
+    return MemoryRun(
+        rows=rows,
+        seconds=round(job.seconds, 1),
+        rows_per_second=round(job.records_per_second, 1),
+        peak_mib=round(max(samples), 1),
+        first_half_mib=round(median(samples[:half] or samples), 1),
+        second_half_mib=round(median(samples[half:]), 1),
+    )
+
+
+_INSERT: Final = text(
+    "INSERT INTO pull_requests (id, client_id, title, description, status)"
+    " SELECT n, 1, 'change ' || n || ' of the scheduler',"
+    "  repeat('It retries the request when part ' || (n % 997) || ' does not answer. ', 1 + n % 5), 'open'"
+    " FROM generate_series(1, CAST(:rows AS int)) AS n"
+)
+
+
+def memory(sizes: Sequence[int], out: Path | None) -> None:
+    """Print a table, and with ``out`` write JSON."""
+    runs = []
+    print(f"{'rows':>8} {'seconds':>8} {'rows/s':>8} {'peak MiB':>9} {'1st half':>9} {'2nd half':>9}")  # noqa: T201
+    for rows in sizes:
+        run = measure_memory(rows)
+        runs.append(run)
+        print(  # noqa: T201
+            f"{run.rows:>8} {run.seconds:>8} {run.rows_per_second:>8} {run.peak_mib:>9}"
+            f" {run.first_half_mib:>9} {run.second_half_mib:>9}",
+            flush=True,
+        )
+    ratio = runs[-1].peak_mib / runs[0].peak_mib
+    print(f"peak of {runs[-1].rows} rows / peak of {runs[0].rows} rows = {ratio:.2f}")  # noqa: T201
+    if out is not None:
+        record = {
+            "measured": time.strftime("%Y-%m-%d"),
+            "ratio": ratio,
+            "runs": [asdict(run) for run in runs],
+        }
+        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m jobs.benchmark", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    flat = commands.add_parser("memory", help="memory of a job against the size of its table")
+    flat.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    flat.add_argument("--out", type=Path)
+    args = parser.parse_args(argv)
+    memory(args.rows, args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
