@@ -55,6 +55,8 @@ def _run(name: str, check: Callable[[Settings], str], settings: Settings) -> Che
         return Check(name, ok=False, detail=error.message, hint=error.hint)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return Check(name, ok=False, detail=f"{error.strerror or type(error).__name__}{where}.")
+        detail = f"{error.strerror or type(error).__name__}{where}."
+        return Check(name, ok=False, detail=detail, hint="Check that this user may read and write there.")
     except _FOREIGN as error:
-        return Check(name, ok=False, detail=f"The check ended with {type(error).__name__}.")
+        detail = f"The check ended with {type(error).__name__}."
+        return Check(name, ok=False, detail=detail, hint="Check the setting and the installed version.")

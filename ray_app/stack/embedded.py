@@ -44,14 +44,17 @@ class Stack:
         self._ray = RayHead(settings)
 
     def up(self) -> StackStatus:
-        """Start Ray, and Postgres for as long as Ray runs. Already up: changes nothing.
+        """Start Ray, and Postgres for as long as Ray runs; what runs already is left alone.
 
         With ``RAY_ADDRESS`` naming a cluster of somebody else nothing is started.
         """
         with self._alone():
             before = self.status()
-            if before.head is not None or before.other_ray is not None:
+            if before.other_ray is not None:
                 return before
+            if before.head is not None:
+                self.revive()
+                return self._since(before)
             self._ray.stop()  # what an up or a head that was killed left behind
             if self._postgres is None:
                 self._ray.start()

@@ -150,7 +150,7 @@ class PostgresServer:
                 hint="Move it away, or set ROWBEAM_HOME to another folder.",
             )
         # A server whose home was deleted under it would, when it notices, remove the new one's socket.
-        kill(self._processes(f"{data} (deleted)"), _STOP_SECONDS)
+        kill(self._processes(), _STOP_SECONDS)
         # Renamed when complete: an initdb that is interrupted leaves nothing that looks like a database.
         draft = data.with_name(f"{data.name}.new")
         shutil.rmtree(draft, ignore_errors=True)
@@ -182,7 +182,7 @@ class PostgresServer:
         if not pid_file.exists():
             return
         deadline = time.monotonic() + _STOP_SECONDS
-        while backends := self._processes(str(self.data)):
+        while backends := self._processes():
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
                     f"{len(backends)} processes of a PostgreSQL server that died are still busy.",
@@ -193,8 +193,10 @@ class PostgresServer:
         with suppress(FileNotFoundError):
             Path(self.socket_folder(), f"{_SOCKET}.lock").unlink()
 
-    def _processes(self, cwd: str) -> list[psutil.Process]:
-        return list(processes_where(lambda it: it.name() == "postgres" and it.cwd() == cwd))
+    def _processes(self) -> list[psutil.Process]:
+        """Server processes at work in the data folder, or in a deleted one of its name."""
+        place = str(self.data)
+        return list(processes_where(lambda it: it.name() == "postgres" and it.cwd() == place))
 
     def _prepare_socket_folder(self) -> str:
         if self._fits:

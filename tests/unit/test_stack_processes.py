@@ -1,0 +1,96 @@
+"""Which processes count as alive, what hangs off them, and how many cores there are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ray_app.stack import processes
+from ray_app.stack.processes import (
+    descendants,
+    is_alive,
+    kill,
+    living,
+    processes_where,
+    usable_cores,
+    wait_gone,
+)
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def test_a_zombie_is_not_alive() -> None:
+    child = subprocess.Popen(SLEEP)
+    process = psutil.Process(child.pid)
+    assert is_alive(process)
+    assert kill([process], 30) == []
+    # Nobody has asked for its exit status, so it is still in the process table.
+    assert process.is_running()
+    assert not is_alive(process)
+    assert list(processes_where(lambda it: it.pid == child.pid)) == []
+    child.wait()
+    assert not is_alive(process)
+
+
+def test_what_does_not_end_is_told() -> None:
+    child = subprocess.Popen(SLEEP)
+    try:
+        assert wait_gone(living(child.pid), 0) == living(child.pid)
+    finally:
+        child.kill()
+        child.wait()
+    assert living(child.pid) == []
+
+
+def test_descendants_reach_down_but_not_to_this_process() -> None:
+    code = (
+        f"import subprocess, sys; subprocess.Popen({SLEEP!r}); print('ready', flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    family = set()
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        family = descendants([psutil.Process(parent.pid)])
+        assert len(family) == 2
+        assert family <= descendants([psutil.Process()])
+        assert os.getpid() not in {process.pid for process in descendants([psutil.Process()])}
+    finally:
+        kill(family, 30)
+        parent.communicate()
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1), ("9900000 100000", 64)]
+)
+def test_a_containers_share_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cores: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(processes, "_QUOTA_V2", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert usable_cores() == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 64), ("400000", 4)])
+def test_an_older_containers_share_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    (tmp_path / "quota").write_text(quota)
+    (tmp_path / "period").write_text("100000")
+    monkeypatch.setattr(processes, "_QUOTA_V2", tmp_path / "none")
+    monkeypatch.setattr(processes, "_QUOTA_V1", (tmp_path / "quota", tmp_path / "period"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert usable_cores() == cores
+
+
+def test_without_a_container_all_cores_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_QUOTA_V2", tmp_path / "none")
+    monkeypatch.setattr(processes, "_QUOTA_V1", (tmp_path / "none", tmp_path / "none"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert usable_cores() == 3
