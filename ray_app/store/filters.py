@@ -1,0 +1,140 @@
+"""Filters: compiled once to neutral clauses, then translated for either engine by one function.
+
+The engines' filter models differ only in class names, so a ``Dialect`` of constructors is all that
+an adapter adds. A user's conditions become one nested clause beside the tenant's; they are never
+merged with it, where a "should" could widen what the tenant condition allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from ray_app.errors import IsolationViolation
+from ray_app.store import payload
+
+
+@dataclass(frozen=True)
+class Match:
+    """The field, or an element of it, is one of ``values`` (all str, all int, or a single bool)."""
+
+    key: str
+    values: tuple[str, ...] | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The field, or an element of it, lies within every bound: numbers as float64, times as ISO 8601."""
+
+    key: str
+    bounds: tuple[tuple[str, float | str], ...]
+
+
+@dataclass(frozen=True)
+class HasId:
+    """The point is one of ``ids``."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AllOf:
+    clauses: tuple[Clause, ...]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    clauses: tuple[Clause, ...]
+
+
+Clause: TypeAlias = Match | Bounds | HasId | AllOf | AnyOf
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which points an engine call may touch. There is none without a tenant."""
+
+    tenant: UUID
+    partition: UUID | None = None
+    ids: tuple[str, ...] | None = None
+    max_version: int | None = None
+    user: AllOf | None = None
+    #: Records to leave out.
+    without: tuple[str, ...] = ()
+
+    def must(self) -> list[Clause]:
+        clauses: list[Clause] = []
+        if self.partition is not None:
+            # First, because the server's check for a tenant filter looks at its position too.
+            clauses.append(Match(payload.PARTITION, (str(self.partition),)))
+        clauses.append(Match(payload.TENANT, (str(self.tenant),)))
+        if self.ids is not None:
+            clauses.append(HasId(self.ids))
+        if self.max_version is not None:
+            clauses.append(Bounds(payload.VERSION, (("lte", float(self.max_version)),)))
+        if self.user is not None:
+            clauses.append(self.user)
+        return clauses
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The constructors of one engine's filter models."""
+
+    all_and_none: Callable[[list[Any], list[Any]], Any]
+    any_of: Callable[[list[Any]], Any]
+    matched: Callable[[str, Any], Any]
+    ranged: Callable[[str, Any], Any]
+    value: Callable[[Any], Any]
+    values: Callable[[list[Any]], Any]
+    numbers: Callable[..., Any]
+    times: Callable[..., Any]
+    has_id: Callable[[list[str]], Any]
+
+
+def translate(where: Where, dialect: Dialect) -> Any:
+    """The engine's filter for ``where``, its tenant condition checked once more in the result.
+
+    Raises:
+        IsolationViolation: the filter does not name the tenant (a defect in here or in the dialect).
+    """
+    without: list[Clause] = [Match(payload.RECORD, where.without)] if where.without else []
+    compiled = dialect.all_and_none(
+        [_condition(clause, dialect) for clause in where.must()],
+        [_condition(clause, dialect) for clause in without],
+    )
+    require_tenant(compiled, where.tenant)
+    return compiled
+
+
+def _condition(clause: Clause, dialect: Dialect) -> Any:
+    match clause:
+        case Match(key, (only,)):
+            return dialect.matched(key, dialect.value(only))
+        case Match(key, values):
+            return dialect.matched(key, dialect.values(list(values)))
+        case Bounds(key, bounds):
+            timed = any(isinstance(bound, str) for _, bound in bounds)
+            return dialect.ranged(key, (dialect.times if timed else dialect.numbers)(**dict(bounds)))
+        case HasId(ids):
+            return dialect.has_id(list(ids))
+        case AllOf(clauses):
+            return dialect.all_and_none([_condition(part, dialect) for part in clauses], [])
+        case AnyOf(clauses):
+            return dialect.any_of([_condition(part, dialect) for part in clauses])
+
+
+def require_tenant(compiled: Any, tenant: UUID) -> None:
+    """Refuse an engine filter whose top-level ``must`` does not name ``tenant``.
+
+    To the engine a filter without conditions means every point, so a delete with one would
+    empty all tenants.
+    """
+    for condition in getattr(compiled, "must", None) or ():
+        if getattr(condition, "key", None) == payload.TENANT:
+            match = getattr(condition, "match", None)
+            if getattr(match, "value", None) == str(tenant):
+                return
+    raise IsolationViolation("A filter without its tenant condition was about to reach the vector store.")
