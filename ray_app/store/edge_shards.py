@@ -1,0 +1,183 @@
+"""Edge shards on disk: made whole or not at all, opened by one process, closed when least used."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from qdrant_edge import EdgeConfig, EdgeShard
+
+from ray_app.errors import StoreUnavailable
+from ray_app.store.edge_lock import OwnerLock
+
+#: Seconds to wait for another process to let go of a shard.
+LOCK_WAIT: Final = 10.0
+#: Its presence says that a directory is a shard: it is written before the shard gets its name.
+_CONFIG_FILE: Final = "edge_config.json"
+
+
+class ShardPool:
+    """At most ``max_open`` open shards under ``root``, one directory per space and tenant incarnation.
+
+    Calls run one at a time: the engine holds the interpreter's lock in every call anyway.
+    """
+
+    def __init__(self, root: Path, max_open: int) -> None:
+        self.root = root
+        self._max_open = max_open
+        self._open: OrderedDict[Path, tuple[EdgeShard, OwnerLock]] = OrderedDict()
+        self._mutex = threading.RLock()
+
+    def path(self, space_id: str, incarnation: UUID) -> Path:
+        name = str(incarnation)
+        return self.root / space_id / name[:2] / name
+
+    @contextmanager
+    def use(self, path: Path) -> Iterator[EdgeShard | None]:
+        """The shard at ``path`` for one call, or None when there is none.
+
+        Raises:
+            StoreUnavailable: another process holds it, or the engine or the file system failed inside
+                the block. The shard is then closed, to be read from disk again by the next call.
+        """
+        with self._mutex, self._translated(path):
+            yield self._shard(path)
+
+    def create(self, path: Path, config: EdgeConfig, prepare: Callable[[EdgeShard], None]) -> None:
+        """Make a shard, run ``prepare`` on it and give it its name; nothing when it exists.
+
+        A crash half way leaves a directory under another name, which ``erase`` removes.
+        """
+        if _is_shard(path):
+            return
+        with self._mutex, self._translated(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = OwnerLock.acquire(_lock_path(path), wait=LOCK_WAIT)
+            try:
+                if not _is_shard(path):
+                    self._build(path, config, prepare)
+            finally:
+                lock.release()
+
+    def _build(self, path: Path, config: EdgeConfig, prepare: Callable[[EdgeShard], None]) -> None:
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+        shard = EdgeShard.create(str(fresh), config)
+        try:
+            prepare(shard)
+            shard.flush()
+        finally:
+            shard.close()
+        fresh.rename(path)
+        _sync_directory(path.parent)
+
+    def erase(self, path: Path) -> None:
+        """Remove the shard's files, leftovers of crashes included."""
+        with self._mutex, self._translated(path):
+            if not path.parent.is_dir():
+                return
+            self._close(path)
+            lock = OwnerLock.acquire(_lock_path(path), wait=LOCK_WAIT)
+            try:
+                for trace in path.parent.glob(f"{path.name}*"):
+                    if trace != lock.path:
+                        shutil.rmtree(trace)
+                _sync_directory(path.parent)
+            except BaseException:
+                lock.release()
+                raise
+            lock.release(remove=True)
+
+    def names(self) -> Iterator[Path]:
+        """Every shard on disk."""
+        return (config.parent for config in self.root.glob(f"*/??/*/{_CONFIG_FILE}"))
+
+    def close(self) -> None:
+        with self._mutex:
+            for path in list(self._open):
+                self._close(path)
+
+    def _shard(self, path: Path) -> EdgeShard | None:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path][0]
+        if not _is_shard(path):
+            return None
+        while len(self._open) >= self._max_open:
+            self._close(next(iter(self._open)))
+        lock = OwnerLock.acquire(_lock_path(path), wait=LOCK_WAIT)
+        # Looked at again under the lock: its last owner may have erased it.
+        if not _is_shard(path):
+            lock.release(remove=True)
+            return None
+        try:
+            shard = EdgeShard.load(str(path))
+        except BaseException:
+            lock.release()
+            raise
+        self._open[path] = (shard, lock)
+        return shard
+
+    def _close(self, path: Path) -> None:
+        shard, lock = self._open.pop(path, (None, None))
+        if shard is not None and lock is not None:
+            try:
+                shard.close()
+            finally:
+                lock.release()
+
+    @contextmanager
+    def _translated(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The vectors in {path} cannot be read or written: {error.strerror or error}.",
+                hint=_advice(self.root),
+            ) from error
+        except Exception as error:
+            # The engine raises Exception itself and nothing narrower; any subclass is a defect of ours.
+            if type(error) is not Exception:
+                raise
+            self._discard(path)
+            raise StoreUnavailable(
+                f"Qdrant Edge failed in {path}: {error}", hint=_advice(self.root)
+            ) from error
+
+    def _discard(self, path: Path) -> None:
+        """Close a shard that failed; that closing it may fail too adds nothing to the first error."""
+        try:
+            self._close(path)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+
+
+def _is_shard(path: Path) -> bool:
+    return (path / _CONFIG_FILE).is_file()
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _sync_directory(path: Path) -> None:
+    """Make renames and removals in ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _advice(root: Path) -> str:
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(there).free // 2**20
+    return f"Check that {root} can be written ({free} MB free on its disk)."
