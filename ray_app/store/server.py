@@ -1,0 +1,240 @@
+"""Pooled and dedicated placement: a Qdrant server, through its REST interface."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from qdrant_client import QdrantClient, models
+
+from ray_app.errors import StoreRefused
+from ray_app.spaces import EmbeddingSpace
+from ray_app.store import payload, server_models
+from ray_app.store.filters import Where, translate
+from ray_app.store.isolated import IsolatedStore
+from ray_app.store.payload import Found, NewPoint
+from ray_app.store.ranking import MAX_FETCH
+from ray_app.store.server_calls import CollectionExists, CollectionMissing, NotAppliedError, call
+from ray_app.store.server_models import DIALECT, collection_name, collection_settings, traffic_name
+from ray_app.tenants import Placement, TenantScope
+
+T = TypeVar("T")
+#: Seconds for one request; the client's own default of 5 is short for a write that waits to be applied.
+REQUEST_TIMEOUT: Final = 30
+#: Seconds one call keeps trying; a job rides out longer outages around it.
+RETRY_BUDGET: Final = 20.0
+
+
+class ServerStore(IsolatedStore):
+    """Vectors on a Qdrant server: a collection per space, shared by tenants or a tenant's own.
+
+    Each call tries again for ``retry_budget`` seconds, then raises StoreUnavailable.
+    """
+
+    def __init__(self, client: QdrantClient, *, retry_budget: float = RETRY_BUDGET) -> None:
+        self._client = client
+        self._retry_budget = retry_budget
+        #: Names that exist, so far as this process knows.
+        self._known: set[str] = set()
+        self._version_checked = False
+
+    @classmethod
+    def connect(
+        cls, url: str, api_key: str | None = None, *, retry_budget: float = RETRY_BUDGET
+    ) -> ServerStore:
+        """A store on the server at ``url``; nothing is sent before the first call."""
+        client = QdrantClient(url=url, api_key=api_key, timeout=REQUEST_TIMEOUT, check_compatibility=False)
+        return cls(client, retry_budget=retry_budget)
+
+    def check(self) -> str:
+        version = self._check_version()
+        collections = self._call(self._client.get_collections).collections
+        own = sum(collection.name.startswith("es_") for collection in collections)
+        return f"Qdrant server {version}, {own} collections of embedding spaces"
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, operation: Callable[[], T]) -> T:
+        return call(operation, budget=self._retry_budget)
+
+    def _check_version(self) -> str:
+        """Raises StoreRefused for a server that would silently ignore the version guard."""
+        version = self._call(self._client.info).version
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if not numbers or tuple(map(int, numbers.groups())) < server_models.OLDEST_SERVER:
+            needed = ".".join(map(str, server_models.OLDEST_SERVER))
+            raise StoreRefused(f"The Qdrant server is version {version}.", hint=f"Use {needed} or later.")
+        self._version_checked = True
+        return version
+
+    def _exists(self, name: str) -> bool:
+        if name not in self._known and self._call(partial(self._client.collection_exists, name)):
+            self._known.add(name)
+        return name in self._known
+
+    def _forget(self, scope: TenantScope, space: EmbeddingSpace) -> None:
+        self._known -= {traffic_name(scope, space), collection_name(scope, space)}
+
+    def _prepare(self, scope: TenantScope, space: EmbeddingSpace, fields: Sequence[str]) -> None:
+        if not self._version_checked:
+            self._check_version()
+        name = collection_name(scope, space)
+        # Asked again each time: a tenant removed by another process must not stay known.
+        self._forget(scope, space)
+        if not self._exists(name):
+            self._create(name, collection_settings(scope, space))
+        info = self._call(partial(self._client.get_collection, name))
+        _check_space(name, info, space)
+        self._index_fields(name, info.payload_schema, fields)
+        alias = traffic_name(scope, space)
+        if not self._exists(alias):
+            pointing = models.CreateAlias(collection_name=name, alias_name=alias)
+            create = [models.CreateAliasOperation(create_alias=pointing)]
+            self._call(partial(self._client.update_collection_aliases, create))
+
+    def _create(self, name: str, settings: dict[str, Any]) -> None:
+        try:
+            self._call(partial(self._client.create_collection, name, **settings))
+        except CollectionExists:
+            return
+
+    def _index_fields(self, name: str, existing: Collection[str], fields: Sequence[str]) -> None:
+        """Index our own keys and, as far as there is room, ``fields``.
+
+        Before the first point: graph links of a partition need its index when they are built.
+        """
+        wanted: dict[str, Any] = server_models.OWN_INDEXES | dict.fromkeys(fields, server_models.FIELD_INDEX)
+        missing = [key for key in wanted if key not in existing]
+        room = max(0, server_models.MAX_INDEXES - len(existing))
+        for key in missing[:room]:
+            self._call(partial(self._client.create_payload_index, name, key, wanted[key], wait=True))
+
+    def _write(
+        self, scope: TenantScope, space: EmbeddingSpace, points: Sequence[NewPoint], guard: Where
+    ) -> None:
+        name = traffic_name(scope, space)
+        if not self._exists(name):
+            raise CollectionMissing
+        upsert = partial(
+            self._client.upsert,
+            name,
+            wait=True,
+            ordering=models.WriteOrdering.MEDIUM,
+            update_filter=translate(guard, DIALECT),
+        )
+        for part in payload.sub_batches(points):
+            batch = [
+                models.PointStruct(
+                    id=point.point_id, vector={payload.VECTOR: point.vector}, payload=point.payload
+                )
+                for point in part
+            ]
+            self._apply(name, partial(upsert, points=batch))
+
+    def _remove(self, scope: TenantScope, space: EmbeddingSpace, wheres: Sequence[Where]) -> None:
+        name = traffic_name(scope, space)
+        delete = partial(self._client.delete, name, wait=True, ordering=models.WriteOrdering.STRONG)
+        if not self._exists(name):
+            return
+        for where in wheres:
+            doomed = models.FilterSelector(filter=translate(where, DIALECT))
+            try:
+                self._apply(name, partial(delete, points_selector=doomed))
+            except CollectionMissing:
+                return
+
+    def _apply(self, name: str, write: Callable[[], models.UpdateResult]) -> None:
+        """Send a write until the server says that it is applied, not merely taken."""
+
+        def applied() -> None:
+            if write().status is not models.UpdateStatus.COMPLETED:
+                raise NotAppliedError
+
+        try:
+            self._call(applied)
+        except CollectionMissing:
+            self._known.discard(name)
+            raise
+
+    def _read(self, name: str, read: Callable[[str], T]) -> T | None:
+        """``read(name)``, or None where the collection does not exist."""
+        if not self._exists(name):
+            return None
+        try:
+            return self._call(partial(read, name))
+        except CollectionMissing:
+            self._known.discard(name)
+            return None
+
+    def _nearest(
+        self,
+        scope: TenantScope,
+        space: EmbeddingSpace,
+        vector: list[float],
+        where: Where,
+        limit: int,
+        score_threshold: float | None,
+    ) -> list[Found]:
+        def read(name: str) -> list[models.ScoredPoint]:
+            return self._client.query_points(
+                name,
+                query=vector,
+                using=payload.VECTOR,
+                query_filter=translate(where, DIALECT),
+                limit=limit,
+                with_payload=list(payload.HIT_KEYS),
+                score_threshold=score_threshold,
+            ).points
+
+        hits = self._read(traffic_name(scope, space), read) or []
+        return [Found(str(hit.id), hit.payload or {}, hit.score) for hit in hits]
+
+    def _page(
+        self, scope: TenantScope, space: EmbeddingSpace, where: Where, offset: Any, limit: int
+    ) -> tuple[list[Found], Any]:
+        def read(name: str) -> tuple[list[models.Record], Any]:
+            return self._client.scroll(
+                name,
+                scroll_filter=translate(where, DIALECT),
+                offset=offset,
+                limit=limit,
+                with_payload=list(payload.AUDIT_KEYS),
+            )
+
+        records, following = self._read(traffic_name(scope, space), read) or ([], None)
+        return [Found(str(record.id), record.payload or {}) for record in records], following
+
+    def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
+        """Walked, not asked for: strict mode refuses an exact count and an approximate one proves nothing."""
+        total, offset = 0, None
+        while True:
+            found, offset = self._page(scope, space, where, offset, MAX_FETCH)
+            payload.check_tenant(scope, found)
+            total += len(found)
+            if offset is None:
+                return total
+
+    def _erase(self, scope: TenantScope, space: EmbeddingSpace) -> None:
+        if scope.placement is not Placement.DEDICATED:
+            self._remove(scope, space, [Where(scope.incarnation)])
+            return
+        name = collection_name(scope, space)
+        self._forget(scope, space)
+        if self._exists(name):
+            self._call(partial(self._client.delete_collection, name))
+            self._forget(scope, space)
+
+
+def _check_space(name: str, info: models.CollectionInfo, space: EmbeddingSpace) -> None:
+    """Raises StoreRefused when the collection of that name was made by others, or for other vectors."""
+    vectors = info.config.params.vectors
+    vector = vectors.get(payload.VECTOR) if isinstance(vectors, dict) else None
+    made_for = (info.config.metadata or {}).get("space_id")
+    if vector is None or vector.size != space.dimensions or made_for != space.space_id:
+        raise StoreRefused(
+            f"Collection {name} holds other vectors than those of {space.model}.",
+            hint="It was not made by Rowbeam: rename or delete it.",
+        )

@@ -1,0 +1,86 @@
+"""What Rowbeam's collections on a Qdrant server look like, and its filters in the client's models."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from qdrant_client import models
+
+from ray_app.spaces import EmbeddingSpace
+from ray_app.store import payload
+from ray_app.store.conditions import MAX_CLAUSES, MAX_VALUES
+from ray_app.store.filters import Dialect
+from ray_app.store.ranking import MAX_FETCH
+from ray_app.tenants import Placement, TenantScope
+
+#: The first server that honours ``update_filter``; an older one ignores it, and with it the version guard.
+OLDEST_SERVER: Final = (1, 16)
+#: Raised when the layout of collections changes; readers go through the alias, which does not have it.
+_LAYOUT: Final = "v1"
+
+DIALECT: Final = Dialect(
+    all_and_none=lambda must, must_not: models.Filter(must=must, must_not=must_not or None),
+    any_of=lambda should: models.Filter(should=should),
+    matched=lambda key, match: models.FieldCondition(key=key, match=match),
+    ranged=lambda key, bounds: models.FieldCondition(key=key, range=bounds),
+    value=lambda value: models.MatchValue(value=value),
+    values=lambda values: models.MatchAny(any=values),
+    numbers=models.Range,
+    times=models.DatetimeRange,
+    has_id=lambda ids: models.HasIdCondition(has_id=list(ids)),
+)
+
+_KEYWORD: Final = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, enable_hnsw=False)
+OWN_INDEXES: Final = {
+    payload.PARTITION: models.UuidIndexParams(type=models.UuidIndexType.UUID, is_tenant=True),
+    payload.TENANT: models.UuidIndexParams(type=models.UuidIndexType.UUID, enable_hnsw=False),
+    payload.VERSION: models.IntegerIndexParams(
+        type=models.IntegerIndexType.INTEGER, lookup=False, range=True, enable_hnsw=False
+    ),
+    payload.HASH: _KEYWORD,
+}
+#: Without graph links: one value's graph would span tenants, and every search names a partition.
+FIELD_INDEX: Final = _KEYWORD
+#: Payload indexes of one collection; what does not fit is filtered from the payload, within its partition.
+MAX_INDEXES: Final = 64
+
+
+def traffic_name(scope: TenantScope, space: EmbeddingSpace) -> str:
+    """The name calls go to: an alias of the shared collection, or the tenant's own collection."""
+    shared = f"es_{space.space_id}"
+    return f"{shared}_t_{scope.incarnation}" if scope.placement is Placement.DEDICATED else shared
+
+
+def collection_name(scope: TenantScope, space: EmbeddingSpace) -> str:
+    """The name of the collection itself."""
+    name = traffic_name(scope, space)
+    return name if scope.placement is Placement.DEDICATED else f"{name}_{_LAYOUT}"
+
+
+def collection_settings(scope: TenantScope, space: EmbeddingSpace) -> dict[str, Any]:
+    """Keyword arguments of ``create_collection``.
+
+    No graph over everything but one per partition (``m=0``, ``payload_m=16``), since a search names
+    exactly one. In a shared collection ``search_allow_exact=False`` makes the server refuse a dense
+    query that names no tenant-indexed field.
+    """
+    pooled = scope.placement is Placement.POOLED
+    return {
+        "vectors_config": {
+            payload.VECTOR: models.VectorParams(size=space.dimensions, distance=models.Distance.COSINE)
+        },
+        "hnsw_config": models.HnswConfigDiff(m=0, payload_m=16, ef_construct=100),
+        "strict_mode_config": models.StrictModeConfig(
+            enabled=True,
+            search_allow_exact=False if pooled else None,
+            unindexed_filtering_update=False,
+            # Numbers and times are compared in the payload; the partition bounds the work.
+            unindexed_filtering_retrieve=True,
+            max_query_limit=MAX_FETCH,
+            upsert_max_batchsize=payload.WRITE_POINTS,
+            filter_max_conditions=2 * MAX_CLAUSES,
+            condition_max_size=MAX_VALUES,
+            max_payload_index_count=MAX_INDEXES,
+        ),
+        "metadata": {"space_id": space.space_id, "space": space.to_json()},
+    }
