@@ -1,0 +1,128 @@
+"""One store in front of both engines: each tenant's calls go to where its vectors live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ray_app.errors import ConfigError
+from ray_app.settings import Settings
+from ray_app.spaces import EmbeddingSpace
+from ray_app.store.port import Condition, Hit, IndexKey, PointBatch, StoredPoint, VectorStore
+from ray_app.tenants import Placement, TenantScope
+
+
+class EdgePort(VectorStore, Protocol):
+    """An embedded store, wherever its engine runs: here or in the process that owns the directory."""
+
+    def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
+        """Build the search graph when it is due; whether it was."""
+
+
+class RoutedStore:
+    """A ``VectorStore`` that hands embedded tenants to Edge and the others to the server.
+
+    Either is opened by the first call that needs it. Calls for a pooled or dedicated tenant raise
+    ConfigError when there is no server.
+    """
+
+    def __init__(
+        self, open_edge: Callable[[], EdgePort], open_server: Callable[[], VectorStore] | None
+    ) -> None:
+        self._open_edge = open_edge
+        self._open_server = open_server
+        self._edge: EdgePort | None = None
+        self._server: VectorStore | None = None
+
+    def ensure_index(self, scope: TenantScope, index: IndexKey, payload_fields: Sequence[str]) -> None:
+        self._of(scope).ensure_index(scope, index, payload_fields)
+
+    def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:
+        self._of(scope).upsert(scope, index, batch)
+
+    def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
+        self._of(scope).delete(scope, index, keys)
+
+    def search(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        vector: npt.NDArray[np.float32],
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        score_threshold: float | None = None,
+    ) -> list[Hit]:
+        return self._of(scope).search(
+            scope, index, vector, limit=limit, conditions=conditions, score_threshold=score_threshold
+        )
+
+    def count(self, scope: TenantScope, index: IndexKey) -> int:
+        return self._of(scope).count(scope, index)
+
+    def scroll(self, scope: TenantScope, index: IndexKey, *, page: int = 1000) -> Iterator[StoredPoint]:
+        return self._of(scope).scroll(scope, index, page=page)
+
+    def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
+        self._of(scope).drop_index(scope, index)
+
+    def erase(self, scope: TenantScope, spaces: Sequence[EmbeddingSpace]) -> int:
+        return self._of(scope).erase(scope, spaces)
+
+    def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
+        """Build the search graph of an embedded tenant when it is due; a server does so by itself."""
+        return scope.placement is Placement.EMBEDDED and self._embedded().maintain(scope, index)
+
+    def check(self) -> str:
+        lines = [self._embedded().check()]
+        if self._open_server is not None:
+            lines.append(self._remote(self._open_server).check())
+        return "; ".join(lines)
+
+    def close(self) -> None:
+        for store in (self._edge, self._server):
+            if store is not None:
+                store.close()
+
+    def _of(self, scope: TenantScope) -> VectorStore:
+        if scope.placement is Placement.EMBEDDED:
+            return self._embedded()
+        if self._open_server is None:
+            raise ConfigError(
+                f"The tenant's placement is {scope.placement}, which needs a Qdrant server.",
+                hint="Set ROWBEAM_QDRANT_URL, or add the tenant with placement embedded.",
+            )
+        return self._remote(self._open_server)
+
+    def _embedded(self) -> EdgePort:
+        if self._edge is None:
+            self._edge = self._open_edge()
+        return self._edge
+
+    def _remote(self, open_server: Callable[[], VectorStore]) -> VectorStore:
+        if self._server is None:
+            self._server = open_server()
+        return self._server
+
+
+def open_store(settings: Settings, embedded: Callable[[], EdgePort] | None = None) -> RoutedStore:
+    """The store that ``settings`` describe. Opens nothing yet.
+
+    ``embedded`` opens the embedded store when it is not to be opened in this process.
+    """
+
+    def open_edge() -> EdgePort:
+        from ray_app.store.edge import EdgeStore
+
+        return EdgeStore(settings.edge_dir)
+
+    def open_server() -> VectorStore:
+        from ray_app.store.server import ServerStore
+
+        key = settings.qdrant_api_key
+        return ServerStore.connect(str(settings.qdrant_url), key.get_secret_value() if key else None)
+
+    return RoutedStore(embedded or open_edge, open_server if settings.qdrant_url else None)
