@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from jobs.blocks import from_block, to_block
 from ray_app.actors.cluster import worker_settings
-from ray_app.db import ranges
+from ray_app.db import ranges, usage
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
+from ray_app.errors import ProviderUnavailable
 from ray_app.outage import ride_out
 from ray_app.parts import Part
-from ray_app.providers.port import EmbeddingProvider
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 from ray_app.writing import PartWriter, Receipt
@@ -54,7 +54,6 @@ class EncodeStage:
         if settings.encoder_threads is None:
             settings = settings.model_copy(update={"encoder_threads": threads})
         self._workspace = Workspace(settings)
-        self._providers: dict[str, EmbeddingProvider] = {}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
@@ -69,10 +68,16 @@ class EncodeStage:
     def encode(self, part: Part) -> Part:
         if not part.texts:
             return part
-        if part.space_id not in self._providers:
-            space = self._context.index(part.table, part.vector_type).space
-            self._providers[part.space_id] = self._workspace.providers.provider_for(space)
-        return encode_part(part, self._providers[part.space_id])
+        space = self._context.index(part.table, part.vector_type).space
+        provider = self._workspace.providers.provider_for(space)
+        try:
+            return encode_part(part, provider)
+        except ProviderUnavailable as error:
+            if error.tokens:
+                tenant = self._context.tenant.incarnation
+                with self._workspace.ledger.begin() as connection:
+                    usage.add_failed_call(connection, tenant, space, part, provider.name, error)
+            raise
 
 
 class WriteStage:

@@ -116,7 +116,7 @@ def write_part(connection: Connection, scope: TenantScope, space: EmbeddingSpace
     dead_letters.record_faults(connection, scope.incarnation, part)
     dead_letters.resolve(connection, scope.incarnation, part)
     if part.tokens or part.vectors is not None:
-        usage.add_usage(connection, scope.incarnation, space, part)
+        usage.add_part(connection, scope.incarnation, space, part)
 
 
 def _upsert_vectors(connection: Connection, scope: TenantScope, space: EmbeddingSpace, part: Part) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db.schema import usage
+from ray_app.errors import ProviderUnavailable
 from ray_app.parts import Part
 from ray_app.spaces import EmbeddingSpace
 
@@ -18,11 +19,11 @@ from ray_app.spaces import EmbeddingSpace
 SPEED_WINDOW: Final = timedelta(days=7)
 
 
-def add_usage(connection: Connection, incarnation: UUID, space: EmbeddingSpace, part: Part) -> None:
+def add_part(connection: Connection, incarnation: UUID, space: EmbeddingSpace, part: Part) -> None:
     """Add what embedding the part cost to its day."""
-    statement = insert(usage).values(
+    _add(
+        connection,
         incarnation=incarnation,
-        day=datetime.now(UTC).date(),
         provider=part.provider,
         model=space.model,
         table_name=part.table,
@@ -32,15 +33,35 @@ def add_usage(connection: Connection, incarnation: UUID, space: EmbeddingSpace, 
         cost=part.cost,
         seconds=part.seconds,
     )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(usage.primary_key),
-            set_={
-                name: usage.c[name] + statement.excluded[name]
-                for name in ("texts", "tokens", "cost", "seconds")
-            },
-        )
+
+
+def add_failed_call(
+    connection: Connection,
+    incarnation: UUID,
+    space: EmbeddingSpace,
+    part: Part,
+    provider: str,
+    error: ProviderUnavailable,
+) -> None:
+    """Add what a call spent before it failed: its vectors are lost, its bill is not."""
+    _add(
+        connection,
+        incarnation=incarnation,
+        provider=provider,
+        model=space.model,
+        table_name=part.table,
+        job_id=part.key.job_id,
+        texts=0,
+        tokens=error.tokens,
+        cost=error.cost,
+        seconds=0.0,
     )
+
+
+def _add(connection: Connection, **values: Any) -> None:
+    statement = insert(usage).values(day=datetime.now(UTC).date(), **values)
+    sums = {name: usage.c[name] + statement.excluded[name] for name in ("texts", "tokens", "cost", "seconds")}
+    connection.execute(statement.on_conflict_do_update(index_elements=list(usage.primary_key), set_=sums))
 
 
 def spent(

@@ -1,0 +1,82 @@
+"""A job whose index is pinned to the gateway's space, against a real HTTP endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from ray_app.errors import ConfigError
+from ray_app.reports import JobState
+from ray_app.spaces import Preference
+from tests.support.fake_gateway import FakeGateway
+from tests.support.site import TABLE, JobSite, RunningJob
+
+pytestmark = pytest.mark.ray
+
+SECRET = "sk-test-3f9a"
+
+
+def gateway_settings(gateway: FakeGateway, **changes: object) -> dict[str, object]:
+    return {
+        "url": gateway.url,
+        "api_key": SECRET,
+        "model": "text-embedding-3-small",
+        "dimensions": 64,
+        "outage_budget": 3,
+        "timeout": 5,
+        **changes,
+    }
+
+
+def test_outage_charges_no_row_and_the_job_resumes(
+    open_site: Callable[..., JobSite], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with FakeGateway(api_key=SECRET, dimensions=64) as gateway:
+        site = open_site(gateway=gateway_settings(gateway))
+        site.insert(2000)
+        plan = site.rowbeam.plan("acme", tables=[TABLE], prefer=Preference.QUALITY)
+        (table,) = plan.tables
+        assert (table.provider, table.model) == ("gateway", "text-embedding-3-small")
+        assert table.estimated_cost > 0
+
+        gateway.behaviour.latency = 1.0
+        running = RunningJob(site, {"prefer": Preference.QUALITY})
+        seen = running.wait_for(lambda job: job.processed_records > 0)
+        with gateway.outage():
+            failed = running.end()
+        assert failed.state is JobState.FAILED
+        assert failed.error is not None
+        assert SECRET not in failed.error
+        assert 0 < failed.processed_records < 2000
+        assert failed.failed_records == 0
+        assert site.rowbeam.dead_letters("acme") == []
+
+        gateway.behaviour.latency = 0.0
+        resumed = site.backfill(resume=seen.job_id)
+        assert resumed.state is JobState.SUCCEEDED
+        assert resumed.counts.embedded == 2000
+        assert resumed.provider == "gateway"
+        assert resumed.cost == Decimal(resumed.tokens) * Decimal("0.02") / 1_000_000
+        site.check_exact(2000)
+        assert site.rowbeam.search("acme", TABLE, "change number 5", limit=1)
+
+        # The index is pinned: without the gateway it is refused, not searched in another space.
+        site.rowbeam.__exit__(None, None, None)
+        local = open_site(gateway=None)
+        with pytest.raises(ConfigError, match="text-embedding-3-small"):
+            local.rowbeam.search("acme", TABLE, "anything")
+        log = local.rowbeam.workspace.settings.run_dir / "jobs" / f"{seen.job_id}.log"
+        assert SECRET not in log.read_text(encoding="utf-8")
+
+
+def test_a_refused_key_fails_at_once_and_says_so(open_site: Callable[..., JobSite]) -> None:
+    with FakeGateway(api_key="another", dimensions=64) as gateway:
+        site = open_site(gateway=gateway_settings(gateway, outage_budget=300))
+        site.insert(50)
+        job = site.backfill(prefer=Preference.QUALITY)
+        assert job.state is JobState.FAILED
+        assert "key" in (job.error or "")
+        assert SECRET not in (job.error or "")
+        assert site.rowbeam.dead_letters("acme") == []
