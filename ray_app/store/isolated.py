@@ -1,6 +1,6 @@
 """The port, implemented once over what an engine can do: every tenant wall stands here.
 
-An adapter supplies eight primitives that move neutral points and ``Where`` filters. Stamping,
+An adapter supplies seven primitives that move neutral points and ``Where`` filters. Stamping,
 validation, filter compilation and the check of results are not left to it.
 """
 
