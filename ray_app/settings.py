@@ -98,6 +98,9 @@ class Settings(BaseModel):
 
         A worker compares it with the driver's, so that a cluster started with other
         variables is refused instead of writing to another database.
+
+        Raises:
+            ConfigError: the config file cannot be read.
         """
         parts = [
             str(self.home.resolve()),
@@ -108,7 +111,7 @@ class Settings(BaseModel):
             self.local_model,
             self.gateway.model_dump_json() if self.gateway else "",
             _reveal(self.gateway.api_key) if self.gateway else "",
-            self.catalog_file.read_text(encoding="utf-8") if self.catalog_file else "",
+            _content(self.catalog_file) if self.catalog_file else "",
         ]
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
@@ -124,6 +127,11 @@ class Settings(BaseModel):
         for field, name in _PLAIN.items():
             if env.get(name):
                 values[field] = env[name]
+        # Workers run in other directories: what is relative means this one's.
+        for field in ("config_file", "local_model"):
+            given = str(values.get(field, BUNDLED_MODEL))
+            if given.partition(":")[0] not in (BUNDLED_MODEL, "stub") and Path(given).exists():
+                values[field] = str(Path(given).absolute())
         gateway = {field: env[name] for field, name in _GATEWAY.items() if env.get(name)}
         if gateway and "url" not in gateway:
             given = ", ".join(_GATEWAY[field] for field in gateway)
@@ -134,7 +142,7 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             # pydantic's own text repeats the input, which may be a secret.
-            names = {**_PLAIN, **_GATEWAY}
+            names = _GATEWAY if error.title == GatewaySettings.__name__ else _PLAIN
             problems = "; ".join(
                 f"{names.get(str(item['loc'][-1]), item['loc'][-1])}: {item['msg']}"
                 for item in error.errors(include_input=False)
@@ -193,3 +201,10 @@ _OURS: Final = {"ROWBEAM_HOME", *_PLAIN.values(), *_GATEWAY.values()}
 
 def _reveal(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret else ""
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {file} cannot be read ({type(error).__name__}).") from error
