@@ -20,6 +20,7 @@ setup: $(VENV)/.ready ## Make .venv with everything in it; instant when it is up
 $(VENV)/.ready: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.11, or name one: make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch, then the rest: a few minutes the first time."
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet "torch==2.13.0"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[dev]"
 	@touch $@

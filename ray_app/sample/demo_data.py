@@ -19,10 +19,10 @@ Row = dict[str, Any]
 
 #: Rows of one company; projects and repositories follow from its theme.
 USERS: Final = 60
-ISSUES: Final = 700
-PULL_REQUESTS: Final = 640
-COMMENTS: Final = 420
-REVIEWS: Final = 220
+ISSUES: Final = 400
+PULL_REQUESTS: Final = 400
+COMMENTS: Final = 600
+REVIEWS: Final = 250
 
 _LATEST: Final = datetime(2026, 11, 1, 12, tzinfo=UTC)
 _DAYS: Final = 500

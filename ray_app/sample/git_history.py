@@ -12,9 +12,9 @@ from typing import Any, Final
 from ray_app.errors import InputError
 
 #: Commits read, newest first, and characters kept of one message: bounds on a demo's time.
-MAX_COMMITS: Final = 1000
+MAX_COMMITS: Final = 500
 MAX_BODY_CHARS: Final = 2000
-#: Seconds to wait for git; a history of a million commits answers its newest thousand at once.
+#: Seconds to wait for git; a history of a million commits answers its newest few at once.
 _TIMEOUT: Final = 60.0
 #: Hash, author's address, author date, subject, body; NUL is the one character none of them can hold.
 _FORMAT: Final = "%H%x00%ae%x00%aI%x00%s%x00%b"

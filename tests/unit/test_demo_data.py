@@ -77,7 +77,7 @@ def test_every_reference_leads_to_a_row(tables: Tables) -> None:
     assert {row["author"] for row in discussion + tables["pull_requests"]} <= people
     assert {row["assignee"] for row in tables["issues"]} <= people
     closing = [row for row in tables["pull_requests"] if "Closes " in row["description"]]
-    assert len(closing) > 400
+    assert len(closing) > 250
     for row in closing:
         issue = issues[row["description"].rpartition("Closes ")[2].rstrip(".")]
         assert issue["project_id"] == repositories[row["repository"]]["project_id"]
@@ -90,7 +90,7 @@ def test_texts_differ_and_are_finished_sentences(tables: Tables) -> None:
         assert len(set(texts)) >= 0.9 * len(texts), name
         assert not any("{" in text or "}" in text or "  " in text or "\x00" in text for text in texts), name
     words = {word for row in tables["issues"] for word in row["summary"].lower().split()}
-    assert len(words) > 400
+    assert len(words) > 300
 
 
 def test_some_rows_are_inactive_or_without_text_as_in_real_tables(tables: Tables) -> None:
