@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -55,15 +56,16 @@ def _plain(value: Any) -> str:
 
 
 def payload_of(columns: Sequence[str], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row's payload columns as JSON scalars and lists of them; nulls are left out."""
+    """The row's payload columns as JSON scalars and lists of them; nulls, NaN and infinities are left out."""
     return {name: json for name in columns if (json := _scalar(row.get(name))) is not None}
 
 
 def _scalar(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int):
         return value
-    if isinstance(value, Decimal):
-        return float(value)
+    if isinstance(value, float | Decimal):
+        # JSON has no NaN: one in a payload would make the store refuse the whole batch.
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, list | tuple):
         return [item for item in map(_scalar, value) if item is not None]
     return _plain(value)
