@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ray_app.cli import jobs, stack, tenants
-from ray_app.cli.output import FAILED, INTERRUPTED, OK, show_error, show_fault
+from ray_app.cli.output import FAILED, OK, show_error, show_fault
 from ray_app.errors import RowbeamError
 
 app = typer.Typer(
@@ -61,9 +61,9 @@ def run(arguments: Sequence[str]) -> int:
         return FAILED
     except typer.TyperException as error:
         return _show_usage(error, as_json=as_json)
-    except (typer.Abort, KeyboardInterrupt):
-        show_fault("Interrupted", "Stopped before it was done.", None, as_json=as_json)
-        return INTERRUPTED
+    except typer.Abort:
+        show_fault("Aborted", "Not confirmed, so nothing was done.", None, as_json=as_json)
+        return FAILED
     except Exception as error:
         if as_json:
             # Standard output stays one JSON document; the traceback follows on standard error.

@@ -6,8 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from shutil import which
@@ -23,42 +22,14 @@ from ray_app.cli.output import FAILED, INTERRUPTED, OK, emit_json, note, show
 from ray_app.cli.progress import ProgressView
 from ray_app.errors import IsolationViolation, RowbeamError
 from ray_app.reports import JobProgress, JobState, SearchHit
-from ray_app.sample.companies import COMPANIES, load_company
-from ray_app.sample.demo_data import demo_tables
-from ray_app.sample.git_history import read_history
+from ray_app.sample.demo_tenants import CANARY, QUESTIONS, DemoTenant, demo_tenants
 from ray_app.settings import Settings
+from ray_app.spaces import VectorType
+from ray_app.tables import PLATFORM_TABLES
+from ray_app.text import render
 
-#: Ids of the second tenant start here: an id then says whose row it is.
-SECOND_TENANT_IDS: Final = 1_000_001
-#: Ids of commits, beside the first tenant's own pull requests.
-COMMIT_IDS: Final = 500_001
-#: A text that only the second tenant has.
-CANARY: Final = {
-    "id": 2_000_001,
-    "repository": "brightquay/edge-cases",
-    "title": "Seal 7731-heliotrope on the midnight ferry",
-    "description": "The beacon under dock nine answers to heliotrope only; nobody else knows it.",
-    "status": "open",
-}
-#: (tenant's place, table, question): what the demo searches for.
-QUESTIONS: Final = (
-    (0, "issues", "customers are charged twice when a request is retried"),
-    (0, "pull_requests", "stop holding a database transaction open during a network call"),
-    (1, "issues", "drivers cannot finish their route when the map is stale"),
-)
 #: Records asked for where the demo looks for the other tenant's.
 WIDE: Final = 200
-
-
-@dataclass(frozen=True)
-class DemoTenant:
-    """A tenant's name and rows by table."""
-
-    name: str
-    rows: Mapping[str, list[dict[str, Any]]]
-
-    def owns(self, table: str, record_id: str) -> bool:
-        return any(str(row["id"]) == record_id for row in self.rows[table])
 
 
 class Story:
@@ -90,7 +61,9 @@ def run_demo(repo: Path | None, *, keep: bool, as_json: bool) -> int:
     """
     story = Story(as_json=as_json)
     began = time.monotonic()
-    tenants = make_tenants(repo, story)
+    tenants, history = demo_tenants(repo)
+    if history:
+        story.say(history)
     story.step("Start PostgreSQL, Ray and the embedded Qdrant")
     with demo_stack(Settings.from_env(), keep=keep) as settings, Rowbeam.open(settings) as rowbeam:
         story.say(f"Everything is kept in {settings.home}.")
@@ -103,18 +76,6 @@ def run_demo(repo: Path | None, *, keep: bool, as_json: bool) -> int:
     if as_json:
         emit_json(story.document)
     return code
-
-
-def make_tenants(repo: Path | None, story: Story) -> tuple[DemoTenant, DemoTenant]:
-    """Both companies' rows, the first with the commits of ``repo``. Raises InputError when it is missing."""
-    first, second = (load_company(name) for name in COMPANIES)
-    ours, theirs = demo_tables(first), demo_tables(second, first_id=SECOND_TENANT_IDS)
-    theirs["pull_requests"].append(dict(CANARY))
-    if repo is not None:
-        history = read_history(repo, first_id=COMMIT_IDS)
-        ours["pull_requests"] += history.rows
-        story.say(history.note or f"Read {len(history.rows):,} commits of {repo.resolve().name}.")
-    return DemoTenant(first.tenant, ours), DemoTenant(second.tenant, theirs)
 
 
 class _Demo:
@@ -170,8 +131,10 @@ class _Demo:
                 )
             jobs.append(job)
             self._story.table(rendering.job(job))
+            if interrupt.pressed:
+                return INTERRUPTED
             if job.state is not JobState.SUCCEEDED:
-                return INTERRUPTED if interrupt.pressed else FAILED
+                return FAILED
         return OK
 
     def _search(self) -> None:
@@ -189,7 +152,8 @@ class _Demo:
     def _prove_isolation(self) -> None:
         self._story.step("Show that one tenant cannot see the other")
         ours, theirs = self._tenants
-        text, canary = f"{CANARY['title']}. {CANARY['description']}", str(CANARY["id"])
+        rule = PLATFORM_TABLES["pull_requests"].text_rule(VectorType.CONTENT)
+        text, canary = render(rule, CANARY) or "", str(CANARY["id"])
         known = self._rowbeam.search(theirs.name, "pull_requests", text, limit=1)
         if [hit.record_id for hit in known] != [canary]:
             raise RowbeamError(f"{theirs.name} does not find its own record, so nothing is proven.")

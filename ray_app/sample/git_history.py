@@ -13,7 +13,7 @@ from ray_app.errors import InputError
 
 #: Commits read, newest first, and characters kept of one message: bounds on a demo's time.
 MAX_COMMITS: Final = 500
-MAX_BODY_CHARS: Final = 2000
+MAX_BODY_CHARS: Final = 1000
 #: Seconds to wait for git; a history of a million commits answers its newest few at once.
 _TIMEOUT: Final = 60.0
 #: Hash, author's address, author date, subject, body; NUL is the one character none of them can hold.

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from ray_app.settings import Settings
+from ray_app.stack.embedded import Stack
+
 ROWBEAM = Path(sys.executable).with_name("rowbeam")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -128,6 +131,43 @@ def test_a_database_that_is_down_and_a_home_that_is_a_file(rowbeam: Run, tmp_pat
     blocked.write_text("")
     refused = rowbeam("tenant", "add", "acme", "--json", ROWBEAM_HOME=str(blocked / "home"))
     assert "ROWBEAM_HOME" in document(refused, code=1)["error"]["hint"]
+
+
+@pytest.mark.ray
+def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(rowbeam: Run, tmp_path: Path) -> None:
+    """With the stub model, which is quick; where the embedded Postgres and Ray run is the demo's own."""
+    home = tmp_path / "home"
+    environment = {**os.environ, "ROWBEAM_HOME": str(home), "ROWBEAM_LOCAL_MODEL": "stub"}
+    stack = Stack(Settings(home=home / "demo", local_model="stub"))
+    command = [ROWBEAM, "demo", "--repo", str(tmp_path), "--json"]
+    stopped = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        said = ""
+        for line in stopped.stderr or ():
+            said += line
+            if "Backfill: rows to vectors" in line:
+                break
+        stopped.send_signal(signal.SIGINT)
+        stopped.communicate(timeout=200)
+    finally:
+        stopped.kill()
+    assert stopped.returncode == 130, said
+    assert not stack.status().postgres_running
+    assert stack.status().head is None
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    shown = document(done)
+    assert "not a git repository" in done.stderr
+    assert sum(sum(tables.values()) for tables in shown["loaded"].values()) > 3000
+    assert [job["state"] for job in shown["jobs"]] == ["succeeded", "succeeded"]
+    assert [len(search["hits"]) for search in shown["searches"]] == [3, 3, 3]
+    assert shown["isolation"]["foreign_hits"] == 0
+    for coverage in shown["coverage"].values():
+        assert all(row["embedded"] + row["no_text"] == row["rows"] > 0 for row in coverage)
+    assert not stack.status().postgres_running
+    assert stack.status().head is None
 
 
 @pytest.mark.ray

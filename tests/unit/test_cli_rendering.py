@@ -18,9 +18,10 @@ from rich.console import Console, RenderableType
 
 from ray_app.cli import output, rendering
 from ray_app.cli.app import app, run
+from ray_app.cli.demo import check_owner
 from ray_app.cli.interrupt import on_interrupt
 from ray_app.cli.progress import LINE_EVERY, ProgressView, describe
-from ray_app.errors import JobConflict, UnknownTenant
+from ray_app.errors import IsolationViolation, JobConflict, RowbeamError, UnknownTenant
 from ray_app.reports import (
     Check,
     Counts,
@@ -37,6 +38,7 @@ from ray_app.reports import (
     TablePlan,
     TenantDetails,
 )
+from ray_app.sample.demo_tenants import CANARY, demo_tenants
 from ray_app.tenants import ApiKey, Placement, Tenant, TenantState
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -304,3 +306,17 @@ def test_a_defect_keeps_its_traceback_and_the_json_document(
     out = capsys.readouterr().out
     assert json.loads(out)["error"]["type"] == "ZeroDivisionError"
     assert "secret" not in out
+
+
+def test_the_demo_notices_a_row_of_another_tenant_and_a_search_that_proves_nothing() -> None:
+    (ours, theirs), history = demo_tenants(None)
+    assert history is None
+    mine, foreign = (str(tenant.rows["issues"][0]["id"]) for tenant in (ours, theirs))
+    hit = SearchHit("issues", mine, 0.9, "s")
+    check_owner([hit], ours, "issues")
+    with pytest.raises(IsolationViolation, match=foreign):
+        check_owner([hit, replace(hit, record_id=foreign)], ours, "issues")
+    with pytest.raises(RowbeamError, match="proves nothing"):
+        check_owner([], ours, "issues")
+    assert theirs.owns("pull_requests", str(CANARY["id"]))
+    assert not ours.owns("pull_requests", str(CANARY["id"]))
