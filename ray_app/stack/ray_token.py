@@ -49,4 +49,6 @@ def ray_variables(settings: Settings) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Under "uv run" Ray would otherwise build an environment for every worker.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        # Ray's default of 15 leaves an encoder a thirtieth of a core beside any other busy process.
+        "RAY_worker_niceness": "0",
     }
