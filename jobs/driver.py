@@ -14,8 +14,8 @@ from ray_app.db import jobs, ranges
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.jobs import TakenJob
 from ray_app.db.progress import job_progress
-from ray_app.db.ranges import LostJob, RangeSpec
-from ray_app.errors import RowbeamError
+from ray_app.db.ranges import RangeSpec
+from ray_app.errors import LostJob, RowbeamError
 from ray_app.outage import ride_out
 from ray_app.reading import RangeReader
 from ray_app.reports import JobState

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from ray_app.db import jobs
 from ray_app.db.jobs import TakenJob
-from ray_app.db.ranges import LostJob
-from ray_app.errors import DatabaseUnavailable
+from ray_app.errors import DatabaseUnavailable, LostJob
 from ray_app.workspace import Workspace
 
 log = logging.getLogger(__name__)

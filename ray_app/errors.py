@@ -13,7 +13,8 @@
     ├── AuthError                  missing, wrong or revoked API key
     ├── ConflictError              the request clashes with what is there
     │   ├── TenantExists           name or client id already taken
-    │   └── JobConflict            another job works on the same tenant and table
+    │   ├── JobConflict            another job works on the same tenant and table
+    │   └── LostJob                another driver has taken the job over, or it has ended
     ├── ItemError                  one text is at fault; its batch goes on without it
     ├── DependencyError            something Rowbeam needs is at fault; no row is charged
     │   ├── DatabaseUnavailable    Postgres cannot be reached
@@ -133,6 +134,10 @@ class JobConflict(ConflictError):
     def __init__(self, message: str, *, job_id: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.job_id = job_id
+
+
+class LostJob(ConflictError):
+    """Another driver has taken the job over, or it has ended; this one must stop writing."""
 
 
 class ItemError(RowbeamError):

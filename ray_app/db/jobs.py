@@ -20,10 +20,10 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, up
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from ray_app.db import ranges
-from ray_app.db.ranges import LostJob, RangeSpec
+from ray_app.db.ranges import RangeSpec
 from ray_app.db.registry import lock_active
 from ray_app.db.schema import job_locks, jobs
-from ray_app.errors import ConflictError, JobConflict, UnknownJob
+from ray_app.errors import ConflictError, JobConflict, LostJob, UnknownJob
 from ray_app.reports import JobState
 from ray_app.tenants import Tenant
 

@@ -10,17 +10,13 @@ from typing import Final
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
 
 from ray_app.db.schema import jobs, ranges
-from ray_app.errors import ConflictError
+from ray_app.errors import LostJob
 from ray_app.parts import Part, covers
 from ray_app.reports import Counts, JobState
 
 #: How long a range counts as being read; shown to operators, while the job's run is what fences.
 LEASE: Final = timedelta(seconds=60)
 _COUNTS: Final = tuple(Counts.__dataclass_fields__)
-
-
-class LostJob(ConflictError):
-    """Another driver has taken the job over, or it has ended; this one must stop writing."""
 
 
 @dataclass(frozen=True)

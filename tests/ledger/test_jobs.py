@@ -12,10 +12,10 @@ from sqlalchemy import Engine, func, select, update
 from ray_app.db import jobs, ranges
 from ray_app.db.jobs import JobRequest, create_job, finish_job, heartbeat, take_job
 from ray_app.db.progress import job_progress, list_jobs
-from ray_app.db.ranges import LostJob, RangeSpec
+from ray_app.db.ranges import RangeSpec
 from ray_app.db.registry import TenantRegistry
 from ray_app.db.schema import jobs as jobs_table
-from ray_app.errors import ConflictError, JobConflict, UnknownJob
+from ray_app.errors import ConflictError, JobConflict, LostJob, UnknownJob
 from ray_app.parts import Part, PartKey
 from ray_app.reports import Counts, JobState
 from ray_app.tenants import Placement, Tenant

@@ -28,7 +28,9 @@ from ray_app.errors import (
 
 
 def everything(kind: type[RowbeamError] = RowbeamError) -> list[type[RowbeamError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in everything(child))]
+    """The class and those below it, of the public tree; an adapter may refine it for its own use."""
+    children = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
+    return [kind, *(below for child in children for below in everything(child))]
 
 
 def drawn() -> set[tuple[str, str]]:
