@@ -16,7 +16,7 @@ from ray_app.actors.cluster import NAMESPACE, worker_settings
 from ray_app.errors import RowbeamError, StoreUnavailable
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import Condition, Hit, IndexKey, PointBatch, StoredPoint
+from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint
 from ray_app.tenants import TenantScope
 
 
@@ -89,6 +89,11 @@ class OwnedStore:
 
     def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:
         self._call("upsert", scope, index, batch)
+
+    def set_data(
+        self, scope: TenantScope, index: IndexKey, changes: Sequence[DataChange], version: int
+    ) -> None:
+        self._call("set_data", scope, index, changes, version)
 
     def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
         self._call("delete", scope, index, keys)

@@ -20,6 +20,8 @@ from ray_app.store.filters import Dialect, Where, translate
 from ray_app.store.isolated import IsolatedStore
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.port import IndexKey
+from ray_app.store.sizing import sub_batches
+from ray_app.store.updates import PayloadUpdate
 from ray_app.tenants import TenantScope
 
 #: Points searched by brute force before ``maintain`` builds a graph over them.
@@ -107,7 +109,7 @@ class EdgeStore(IsolatedStore):
         self, scope: TenantScope, space: EmbeddingSpace, points: Sequence[NewPoint], guard: Where
     ) -> None:
         condition = translate(guard, DIALECT)
-        for part in payload.sub_batches(points):
+        for part in sub_batches(points):
             batch = [
                 edge.Point(point.point_id, {payload.VECTOR: point.vector}, point.payload) for point in part
             ]
@@ -115,6 +117,18 @@ class EdgeStore(IsolatedStore):
                 self._existing(shard).update(edge.UpdateOperation.upsert_points(batch, condition=condition))
         with self._shards.use(self._path(scope, space)) as shard:
             self._existing(shard).flush()
+
+    def _update(self, scope: TenantScope, space: EmbeddingSpace, updates: Sequence[PayloadUpdate]) -> None:
+        for part in sub_batches(updates):
+            with self._shards.use(self._path(scope, space)) as shard:
+                if shard is None:
+                    return
+                for update in part:
+                    where = translate(update.where, DIALECT)
+                    shard.update(edge.UpdateOperation.set_payload_by_filter(where, update.payload))
+        with self._shards.use(self._path(scope, space)) as shard:
+            if shard is not None:
+                shard.flush()
 
     def _remove(self, scope: TenantScope, space: EmbeddingSpace, wheres: Sequence[Where]) -> None:
         with self._shards.use(self._path(scope, space)) as shard:

@@ -7,13 +7,16 @@ merged with it, where a "should" could widen what the tenant condition allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from ray_app.errors import IsolationViolation
 from ray_app.store import payload
+
+#: Ids of one condition: as many values as the server collections accept.
+MAX_IDS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class Where:
         if self.user is not None:
             clauses.append(self.user)
         return clauses
+
+
+def cut_ids(ids: Sequence[str]) -> list[tuple[str, ...]]:
+    """``ids`` in order, cut to what one condition may hold."""
+    return [tuple(ids[at : at + MAX_IDS]) for at in range(0, len(ids), MAX_IDS)]
 
 
 @dataclass(frozen=True)

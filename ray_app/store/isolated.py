@@ -1,6 +1,6 @@
 """The port, implemented once over what an engine can do: every tenant wall stands here.
 
-An adapter supplies seven primitives that move neutral points and ``Where`` filters. Stamping,
+An adapter supplies eight primitives that move neutral points and ``Where`` filters. Stamping,
 validation, filter compilation and the check of results are not left to it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,12 @@ from ray_app.errors import InputError
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
 from ray_app.store.conditions import check_fields, compile_conditions
-from ray_app.store.filters import Where
+from ray_app.store.filters import Where, cut_ids
 from ray_app.store.payload import Found, NewPoint
-from ray_app.store.port import Condition, Hit, IndexKey, PointBatch, StoredPoint
+from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint
 from ray_app.store.ranking import MAX_FETCH, best_by_record
+from ray_app.store.updates import PayloadUpdate, stamp_data
 from ray_app.tenants import TenantScope
-
-#: Ids of one delete; the server collections accept 1024 values in a condition.
-_DELETE_IDS: Final = 1000
 
 
 class IsolatedStore(ABC):
@@ -40,12 +38,19 @@ class IsolatedStore(ABC):
         if points:
             self._write(scope, index.space, points, guard)
 
+    def set_data(
+        self, scope: TenantScope, index: IndexKey, changes: Sequence[DataChange], version: int
+    ) -> None:
+        updates = stamp_data(scope, index, changes, version)
+        if updates:
+            self._update(scope, index.space, updates)
+
     def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
         ids = [payload.point_key(scope, index, record_id, chunk) for record_id, chunk in keys]
         partition = payload.partition_of(scope, index)
-        cuts = [tuple(ids[at : at + _DELETE_IDS]) for at in range(0, len(ids), _DELETE_IDS)]
-        if cuts:
-            self._remove(scope, index.space, [Where(scope.incarnation, partition, cut) for cut in cuts])
+        wheres = [Where(scope.incarnation, partition, cut) for cut in cut_ids(ids)]
+        if wheres:
+            self._remove(scope, index.space, wheres)
 
     def search(
         self,
@@ -123,6 +128,10 @@ class IsolatedStore(ABC):
         self, scope: TenantScope, space: EmbeddingSpace, points: Sequence[NewPoint], guard: Where
     ) -> None:
         """Insert ``points``, replacing only those that ``guard`` matches; durable on return."""
+
+    @abstractmethod
+    def _update(self, scope: TenantScope, space: EmbeddingSpace, updates: Sequence[PayloadUpdate]) -> None:
+        """Apply ``updates`` in order; durable on return. Nothing there is fine."""
 
     @abstractmethod
     def _remove(self, scope: TenantScope, space: EmbeddingSpace, wheres: Sequence[Where]) -> None:

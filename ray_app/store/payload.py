@@ -6,7 +6,7 @@ User columns live under ``d``, so a column called ``_t`` can neither replace nor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -18,6 +18,7 @@ from ray_app.errors import InputError, IsolationViolation
 from ray_app.identity import partition_id, point_id
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import Hit, IndexKey, PointBatch, PointMeta, Scalar, StoredPoint
+from ray_app.store.sizing import json_bytes
 from ray_app.tenants import TenantScope
 
 #: Name of the point's vector; named, so that another can join it in the same collection.
@@ -41,10 +42,6 @@ AUDIT_KEYS: Final = (TENANT, RECORD, CHUNK, HASH, VERSION)
 
 #: Range filters of the engine compare as float64, which is exact up to here; the guard is a range filter.
 MAX_VERSION: Final = 2**53
-#: Points of one engine call: a query waiting behind a write waits milliseconds.
-WRITE_POINTS: Final = 256
-#: Bytes of one engine call as JSON, estimated; a server takes 32 MB a request by default.
-WRITE_BYTES: Final = 8 * 2**20
 _FLOAT_CHARS: Final = 20
 _INT64: Final = range(-(2**63), 2**63)
 
@@ -60,7 +57,7 @@ class NewPoint:
     @property
     def wire_bytes(self) -> int:
         """Rough upper bound of the point's size as JSON."""
-        return _FLOAT_CHARS * len(self.vector) + 4 * _characters(self.payload)
+        return _FLOAT_CHARS * len(self.vector) + json_bytes(self.payload)
 
 
 @dataclass(frozen=True)
@@ -80,14 +77,10 @@ def stamp(scope: TenantScope, index: IndexKey, batch: PointBatch) -> list[NewPoi
             worse, accept and drop.
     """
     vectors = check_vectors(batch.vectors, index.space, rows=len(batch.metas)).tolist()
-    if not 0 <= batch.version < MAX_VERSION:
-        raise InputError(
-            f"Version {batch.version} cannot be stored.", hint="Use microseconds since 1970, below 2**53."
-        )
     shared = {
         TENANT: str(scope.incarnation),
         PARTITION: str(partition_of(scope, index)),
-        VERSION: int(batch.version),
+        VERSION: check_version(batch.version),
         VECTOR_TYPE: index.vector_type,
         MODEL: clean_text(index.space.model),
     }
@@ -95,6 +88,15 @@ def stamp(scope: TenantScope, index: IndexKey, batch: PointBatch) -> list[NewPoi
         NewPoint(point_key(scope, index, meta.record_id, meta.chunk), vector, {**shared, **_own_keys(meta)})
         for meta, vector in zip(batch.metas, vectors, strict=True)
     ]
+
+
+def check_version(version: int) -> int:
+    """``version``, which the guard can compare. Raises InputError."""
+    if not 0 <= version < MAX_VERSION:
+        raise InputError(
+            f"Version {version} cannot be stored.", hint="Use microseconds since 1970, below 2**53."
+        )
+    return int(version)
 
 
 def _own_keys(meta: PointMeta) -> dict[str, Any]:
@@ -190,20 +192,6 @@ def _clean_value(name: str, value: Any) -> Any:
     )
 
 
-def sub_batches(points: Sequence[NewPoint]) -> Iterator[list[NewPoint]]:
-    """``points`` in order, cut so that one engine call stays small."""
-    part: list[NewPoint] = []
-    size = 0
-    for point in points:
-        if part and (len(part) == WRITE_POINTS or size + point.wire_bytes > WRITE_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(point)
-        size += point.wire_bytes
-    if part:
-        yield part
-
-
 def check_tenant(scope: TenantScope, found: Sequence[Found]) -> None:
     """The result wall: every point must be the scope's own.
 
@@ -228,13 +216,3 @@ def as_hit(found: Found) -> Hit:
 def as_stored(found: Found) -> StoredPoint:
     payload = found.payload
     return StoredPoint(UUID(found.point_id), payload[RECORD], payload[CHUNK], payload[HASH], payload[VERSION])
-
-
-def _characters(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(len(key) + _characters(item) for key, item in value.items())
-    if isinstance(value, list):
-        return sum(map(_characters, value))
-    return 8

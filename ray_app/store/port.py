@@ -61,6 +61,15 @@ class PointBatch:
 
 
 @dataclass(frozen=True)
+class DataChange:
+    """New payload columns for a record, whose chunks are numbered from 0 to ``chunks`` - 1."""
+
+    record_id: str
+    chunks: int
+    data: Mapping[str, Scalar | Sequence[Scalar]]
+
+
+@dataclass(frozen=True)
 class Condition:
     """A filter on a payload column; several are joined by "and".
 
@@ -107,6 +116,15 @@ class VectorStore(Protocol):
 
     def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:
         """Write the points; durable when this returns."""
+
+    def set_data(
+        self, scope: TenantScope, index: IndexKey, changes: Sequence[DataChange], version: int
+    ) -> None:
+        """Replace all payload columns of records read at ``version``, which their points then have.
+
+        Vectors and texts stay. Points with a greater version are left alone, and missing ones are
+        fine. Durable when this returns.
+        """
 
     def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
         """Delete the points of (record_id, chunk) ``keys``; durable when this returns. Missing are fine."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ray_app.errors import ConfigError
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import Condition, Hit, IndexKey, PointBatch, StoredPoint, VectorStore
+from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint, VectorStore
 from ray_app.tenants import Placement, TenantScope
 
 
@@ -42,6 +42,11 @@ class RoutedStore:
 
     def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:
         self._of(scope).upsert(scope, index, batch)
+
+    def set_data(
+        self, scope: TenantScope, index: IndexKey, changes: Sequence[DataChange], version: int
+    ) -> None:
+        self._of(scope).set_data(scope, index, changes, version)
 
     def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
         self._of(scope).delete(scope, index, keys)

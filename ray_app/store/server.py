@@ -18,6 +18,8 @@ from ray_app.store.payload import Found, NewPoint
 from ray_app.store.ranking import MAX_FETCH
 from ray_app.store.server_calls import CollectionExists, CollectionMissing, NotAppliedError, call
 from ray_app.store.server_models import DIALECT, collection_name, collection_settings, traffic_name
+from ray_app.store.sizing import sub_batches
+from ray_app.store.updates import PayloadUpdate
 from ray_app.tenants import Placement, TenantScope
 
 T = TypeVar("T")
@@ -87,7 +89,7 @@ class ServerStore(IsolatedStore):
         if not self._exists(name):
             self._create(name, collection_settings(scope, space))
         info = self._call(partial(self._client.get_collection, name))
-        _check_space(name, info, space)
+        server_models.check_space(name, info, space)
         self._index_fields(name, info.payload_schema, fields)
         alias = traffic_name(scope, space)
         if not self._exists(alias):
@@ -125,7 +127,7 @@ class ServerStore(IsolatedStore):
             ordering=models.WriteOrdering.MEDIUM,
             update_filter=translate(guard, DIALECT),
         )
-        for part in payload.sub_batches(points):
+        for part in sub_batches(points):
             batch = [
                 models.PointStruct(
                     id=point.point_id, vector={payload.VECTOR: point.vector}, payload=point.payload
@@ -133,6 +135,20 @@ class ServerStore(IsolatedStore):
                 for point in part
             ]
             self._apply(name, partial(upsert, points=batch))
+
+    def _update(self, scope: TenantScope, space: EmbeddingSpace, updates: Sequence[PayloadUpdate]) -> None:
+        name = traffic_name(scope, space)
+        if not self._exists(name):
+            return
+        send = partial(
+            self._client.batch_update_points, name, wait=True, ordering=models.WriteOrdering.MEDIUM
+        )
+        for part in sub_batches(updates):
+            operations = [server_models.set_payload(update) for update in part]
+            try:
+                self._apply(name, partial(send, update_operations=operations))
+            except CollectionMissing:
+                return
 
     def _remove(self, scope: TenantScope, space: EmbeddingSpace, wheres: Sequence[Where]) -> None:
         name = traffic_name(scope, space)
@@ -146,11 +162,13 @@ class ServerStore(IsolatedStore):
             except CollectionMissing:
                 return
 
-    def _apply(self, name: str, write: Callable[[], models.UpdateResult]) -> None:
-        """Send a write until the server says that it is applied, not merely taken."""
+    def _apply(self, name: str, write: Callable[[], models.UpdateResult | list[models.UpdateResult]]) -> None:
+        """Send a write until the server says that all of it is applied, not merely taken."""
 
         def applied() -> None:
-            if write().status is not models.UpdateStatus.COMPLETED:
+            answer = write()
+            results = answer if isinstance(answer, list) else [answer]
+            if not results or any(item.status is not models.UpdateStatus.COMPLETED for item in results):
                 raise NotAppliedError
 
         try:
@@ -226,15 +244,3 @@ class ServerStore(IsolatedStore):
         if self._exists(name):
             self._call(partial(self._client.delete_collection, name))
             self._forget(scope, space)
-
-
-def _check_space(name: str, info: models.CollectionInfo, space: EmbeddingSpace) -> None:
-    """Raises StoreRefused when the collection of that name was made by others, or for other vectors."""
-    vectors = info.config.params.vectors
-    vector = vectors.get(payload.VECTOR) if isinstance(vectors, dict) else None
-    made_for = (info.config.metadata or {}).get("space_id")
-    if vector is None or vector.size != space.dimensions or made_for != space.space_id:
-        raise StoreRefused(
-            f"Collection {name} holds other vectors than those of {space.model}.",
-            hint="It was not made by Rowbeam: rename or delete it.",
-        )

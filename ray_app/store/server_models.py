@@ -6,11 +6,14 @@ from typing import Any, Final
 
 from qdrant_client import models
 
+from ray_app.errors import StoreRefused
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
 from ray_app.store.conditions import MAX_CLAUSES, MAX_VALUES
-from ray_app.store.filters import Dialect
+from ray_app.store.filters import Dialect, translate
 from ray_app.store.ranking import MAX_FETCH
+from ray_app.store.sizing import WRITE_POINTS
+from ray_app.store.updates import PayloadUpdate
 from ray_app.tenants import Placement, TenantScope
 
 #: The first server that honours ``update_filter``; an older one ignores it, and with it the version guard.
@@ -45,6 +48,12 @@ FIELD_INDEX: Final = _KEYWORD
 MAX_INDEXES: Final = 64
 
 
+def set_payload(update: PayloadUpdate) -> models.SetPayloadOperation:
+    """``update`` as one operation of a batch."""
+    where = translate(update.where, DIALECT)
+    return models.SetPayloadOperation(set_payload=models.SetPayload(payload=update.payload, filter=where))
+
+
 def traffic_name(scope: TenantScope, space: EmbeddingSpace) -> str:
     """The name calls go to: an alias of the shared collection, or the tenant's own collection."""
     shared = f"es_{space.space_id}"
@@ -77,10 +86,22 @@ def collection_settings(scope: TenantScope, space: EmbeddingSpace) -> dict[str, 
             # Numbers and times are compared in the payload; the partition bounds the work.
             unindexed_filtering_retrieve=True,
             max_query_limit=MAX_FETCH,
-            upsert_max_batchsize=payload.WRITE_POINTS,
+            upsert_max_batchsize=WRITE_POINTS,
             filter_max_conditions=2 * MAX_CLAUSES,
             condition_max_size=MAX_VALUES,
             max_payload_index_count=MAX_INDEXES,
         ),
         "metadata": {"space_id": space.space_id, "space": space.to_json()},
     }
+
+
+def check_space(name: str, info: models.CollectionInfo, space: EmbeddingSpace) -> None:
+    """Raises StoreRefused when the collection of that name was made by others, or for other vectors."""
+    vectors = info.config.params.vectors
+    vector = vectors.get(payload.VECTOR) if isinstance(vectors, dict) else None
+    made_for = (info.config.metadata or {}).get("space_id")
+    if vector is None or vector.size != space.dimensions or made_for != space.space_id:
+        raise StoreRefused(
+            f"Collection {name} holds other vectors than those of {space.model}.",
+            hint="It was not made by Rowbeam: rename or delete it.",
+        )

@@ -16,8 +16,9 @@ from ray_app.errors import InputError, IsolationViolation
 from ray_app.identity import partition_id, point_id
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
-from ray_app.store.payload import Found, NewPoint, clean_data, clean_text, sub_batches
+from ray_app.store.payload import Found, NewPoint, clean_data, clean_text
 from ray_app.store.port import IndexKey, PointBatch, PointMeta
+from ray_app.store.sizing import WRITE_BYTES, WRITE_POINTS, sub_batches
 from ray_app.tenants import Placement, TenantScope
 
 SCOPE = TenantScope(UUID(int=1, version=4), Placement.EMBEDDED, b"secret")
@@ -99,8 +100,8 @@ def test_sub_batches_keep_order_and_limits(points: list[NewPoint]) -> None:
     parts = list(sub_batches(points))
     assert [point for part in parts for point in part] == points
     for part in parts:
-        assert 1 <= len(part) <= payload.WRITE_POINTS
-        assert len(part) == 1 or sum(point.wire_bytes for point in part) <= payload.WRITE_BYTES
+        assert 1 <= len(part) <= WRITE_POINTS
+        assert len(part) == 1 or sum(point.wire_bytes for point in part) <= WRITE_BYTES
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=30)), st.lists(st.floats(width=32), max_size=5))

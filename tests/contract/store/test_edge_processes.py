@@ -34,6 +34,12 @@ for number in range(10**6):
     store.upsert(tenant(), INDEX, batch(metas, [unit(1, n) for n in range(20)]))
     print(number, flush=True)
 """
+CHANGE_FOR_EVER = """
+from ray_app.store.port import DataChange
+for number in range(1, 10**6):
+    store.set_data(tenant(), INDEX, [DataChange(str(n), 1, {"number": number}) for n in range(20)], number)
+    print(number, flush=True)
+"""
 HOLD = """
 store.count(tenant(), INDEX)
 print("held", flush=True)
@@ -82,6 +88,24 @@ class TestProcesses:
             assert written >= {f"{number}-{n}" for number in range(acknowledged + 1) for n in range(20)}
             assert len(store.search(tenant(), INDEX, unit(1), limit=50)) == 50
             store.close()
+
+    def test_new_columns_that_were_acknowledged_survive_kill_9(
+        self, child: Any, store: EdgeStore, tmp_path: Path
+    ) -> None:
+        fill(store, tenant(), *map(str, range(20)))
+        store.close()
+        writer = child(CHANGE_FOR_EVER)
+        for line in writer.stdout:
+            if int(line) >= 5:
+                break
+        os.kill(writer.pid, signal.SIGKILL)
+        rest, _ = writer.communicate()
+        acknowledged = max([int(line), *map(int, rest.split())])
+
+        hits = store.search(tenant(), INDEX, unit(1), limit=50)
+        assert len(hits) == 20
+        assert all(hit.data["number"] >= acknowledged for hit in hits)
+        assert all(point.version >= acknowledged for point in store.scroll(tenant(), INDEX))
 
     def test_a_second_process_is_told_who_holds_the_shard(
         self, child: Any, store: EdgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,8 @@ import pytest
 from ray_app.errors import IsolationViolation
 from ray_app.identity import partition_id, point_id
 from ray_app.store import edge, server
-from ray_app.store.filters import Match
+from ray_app.store.filters import Match, Where
+from ray_app.store.port import DataChange
 from ray_app.tenants import TenantScope
 from tests.support.vector_store_world import SECRET, World, batch, meta, unit
 
@@ -77,6 +78,31 @@ class TestIsolation:
         with pytest.raises(IsolationViolation):
             world.store.search(scope, index, unit(1), limit=1)
 
+    def test_new_columns_reach_the_own_twin_only(self, world: World) -> None:
+        index = world.index()
+        ours, theirs = world.tenant(), world.tenant()
+        for scope in (ours, theirs):
+            world.filled(scope, index, batch([meta("1", status="open")], [unit(1)]))
+
+        world.store.set_data(ours, index, [DataChange("1", 1, {"status": "done"})], 9)
+
+        for scope, status, version in ((ours, "done", 9), (theirs, "open", 1)):
+            (hit,) = world.store.search(scope, index, unit(1), limit=5)
+            (point,) = world.store.scroll(scope, index)
+            assert (hit.data, point.version) == ({"status": status}, version)
+
+    def test_new_columns_for_an_id_that_meets_a_foreign_point_do_not_reach_it(self, world: World) -> None:
+        scope, index = world.tenant(), world.index()
+        world.store.ensure_index(scope, index, [])
+        stolen = str(point_id(SECRET, scope.incarnation, "issues", "content", "1", 0))
+        foreign = forge(world, scope, stolen)
+        world.store.set_data(scope, index, [DataChange("1", 1, {"status": "done"})], 99)
+        partition = partition_id(SECRET, scope.incarnation, "issues", "content")
+        (found,) = world.store._nearest(
+            scope, world.space, unit(1).tolist(), Where(foreign, partition), 5, None
+        )
+        assert found.payload["d"] == {}
+
     def test_the_result_wall_stands_when_the_filter_fails(self, world: World, unfiltered: None) -> None:
         """With the tenant condition dropped from reads, a foreign point still does not get out."""
         scope, index = world.tenant(), world.index()
@@ -107,11 +133,12 @@ class TestIsolation:
             monkeypatch.setattr(adapter, "translate", leaky)
 
 
-def forge(world: World, scope: TenantScope, point: str | None = None) -> None:
-    """A point of somebody else in ``scope``'s partition, as near to ``unit(1)`` as can be."""
+def forge(world: World, scope: TenantScope, point: str | None = None) -> UUID:
+    """A point of somebody else, returned, in ``scope``'s partition, as near to ``unit(1)`` as can be."""
+    foreign = uuid4()
     partition = partition_id(SECRET, scope.incarnation, "issues", "content")
     payload = {
-        "_t": str(uuid4()),
+        "_t": str(foreign),
         "_p": str(partition),
         "_v": 1,
         "_h": "h",
@@ -121,6 +148,7 @@ def forge(world: World, scope: TenantScope, point: str | None = None) -> None:
         "d": {},
     }
     world.forge(scope, world.space, point or str(uuid4()), unit(1), payload)
+    return foreign
 
 
 def scores(world: World, scope: TenantScope) -> list[float]:

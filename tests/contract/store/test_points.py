@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from ray_app.errors import InputError, StoreRefused
 from ray_app.identity import point_id
-from ray_app.store.port import Condition, PointBatch
-from ray_app.tenants import Placement
+from ray_app.store.port import Condition, DataChange, PointBatch
+from ray_app.tenants import Placement, TenantScope
 from tests.support.vector_store_world import SECRET, World, batch, meta, slanted, unit
 
 
@@ -126,6 +129,111 @@ class TestIdempotency:
         assert hit.data == {"status": "done"}
 
 
+class TestNewData:
+    """Payload columns that change while the vectors stay."""
+
+    @staticmethod
+    def having(world: World, scope: TenantScope, **columns: Any) -> list[str]:
+        """Records whose columns have these values, as the filter sees it."""
+        conditions = [Condition(name, "eq", value) for name, value in columns.items()]
+        return sorted(world.found(scope, world.index(), conditions=conditions))
+
+    def test_filters_see_the_new_values_and_no_removed_ones(self, world: World) -> None:
+        scope, index = world.tenant(), world.index()
+        world.store.ensure_index(scope, index, ["status", "label", "n", "open"])
+        metas = [meta(str(n), status="open", label=["a", "b"], n=n, open=True) for n in (1, 2)]
+        world.store.upsert(scope, index, batch(metas, [unit(1), unit(0.9)]))
+
+        world.store.set_data(scope, index, [DataChange("1", 1, {"status": "done", "label": ["b", "c"]})], 2)
+
+        assert self.having(world, scope, status="done") == ["1"]
+        for gone in ({"status": "open"}, {"label": "a"}, {"n": 1}, {"open": True}):
+            assert "1" not in self.having(world, scope, **gone)
+        assert self.having(world, scope, status="open", label="a", n=2, open=True) == ["2"]
+        assert self.having(world, scope, label="b") == ["1", "2"]
+        assert self.having(world, scope, label="c") == ["1"]
+        world.store.set_data(scope, index, [DataChange("1", 1, {})], 3)
+        assert self.having(world, scope, label="b") == ["2"]
+
+    def test_everything_but_the_columns_stays(self, world: World) -> None:
+        scope, index = world.tenant(), world.index()
+        world.filled(scope, index, batch([meta("1", 0, "words", status="open")], [slanted(0.8)], 1))
+        (before,) = world.store.scroll(scope, index)
+
+        world.store.set_data(scope, index, [DataChange("1", 1, {"status": "done", "_t": "x", "pk": "9"})], 2)
+
+        (hit,) = world.store.search(scope, index, unit(1), limit=1)
+        assert (hit.record_id, hit.chunk, hit.snippet) == ("1", 0, "words")
+        assert hit.score == pytest.approx(0.8, abs=1e-6)
+        assert hit.data == {"status": "done", "_t": "x", "pk": "9"}
+        (after,) = world.store.scroll(scope, index)
+        assert after == replace(before, version=2)
+
+    def test_every_chunk_of_a_record_gets_them_and_a_missing_point_nothing(self, world: World) -> None:
+        scope, index = world.tenant(), world.index()
+        metas = [meta("1", chunk, status="open") for chunk in range(3)]
+        world.filled(scope, index, batch(metas, [unit(1), unit(1, 1), unit(0, 1)]))
+
+        changes = [DataChange("absent", 2, {"status": "done"}), DataChange("1", 5, {"status": "done"})]
+        world.store.set_data(scope, index, changes, 2)
+        world.store.set_data(scope, index, [], 2)
+
+        assert world.store.count(scope, index) == 3
+        assert {point.version for point in world.store.scroll(scope, index)} == {2}
+        for probe in (unit(1), unit(1, 1), unit(0, 1)):
+            (hit,) = world.store.search(scope, index, probe, limit=5)
+            assert hit.data == {"status": "done"}
+
+    def test_more_records_and_chunks_than_one_engine_call_takes(self, world: World) -> None:
+        scope, index = world.tenant(), world.index()
+        metas = [meta(str(n), 0, n=n) for n in range(600)] + [meta("long", chunk) for chunk in range(1100)]
+        world.filled(scope, index, batch(metas, [unit(1, n) for n in range(len(metas))]))
+        changes = [DataChange(str(n), 1, {"n": n + 1}) for n in range(600)]
+        world.store.set_data(scope, index, [*changes, DataChange("long", 1100, {"n": 0})], 2)
+        assert {point.version for point in world.store.scroll(scope, index)} == {2}
+        assert self.having(world, scope, n=600) == ["599"]
+        assert self.having(world, scope, n=0) == ["long"]
+
+    @pytest.mark.parametrize(("version", "kept"), [(4, "open"), (5, "done"), (2**53 - 1, "done")])
+    def test_an_older_version_never_overwrites(self, world: World, version: int, kept: str) -> None:
+        scope, index = world.tenant(), world.index()
+        world.filled(scope, index, batch([meta("1", status="open")], [unit(1)], version=5))
+        world.store.set_data(scope, index, [DataChange("1", 1, {"status": "done"})], version)
+        (hit,) = world.store.search(scope, index, unit(1), limit=1)
+        assert hit.data == {"status": kept}
+
+    def test_a_late_write_does_not_bring_older_columns_back(self, world: World) -> None:
+        scope, index = world.tenant(), world.index()
+        world.filled(scope, index, batch([meta("1", status="open")], [unit(1)], version=5))
+        world.store.set_data(scope, index, [DataChange("1", 1, {"status": "done"})], 7)
+        world.store.upsert(scope, index, batch([meta("1", status="late")], [unit(1)], version=6))
+        assert self.having(world, scope, status="done") == ["1"]
+
+    def test_the_tenants_other_indexes_keep_theirs(self, world: World) -> None:
+        scope, other = world.tenant(), world.index("issues", "summary")
+        for index in (world.index(), other):
+            world.filled(scope, index, batch([meta("1", status="open")], [unit(1)]))
+        world.store.set_data(scope, world.index(), [DataChange("1", 1, {"status": "done"})], 2)
+        (hit,) = world.store.search(scope, other, unit(1), limit=1)
+        assert hit.data == {"status": "open"}
+
+    def test_values_are_held_to_the_rules_of_a_write(self, world: World) -> None:
+        scope, index = world.tenant(), world.index()
+        world.filled(scope, index, batch([meta("1", status="open")], [unit(1)]))
+        world.store.set_data(scope, index, [DataChange("1", 1, {"a": "x\x00y", "b": float("nan")})], 2)
+        (hit,) = world.store.search(scope, index, unit(1), limit=1)
+        assert hit.data == {"a": "xy"}
+        nested: Any = {"status": {"not": "a scalar"}}
+        for change, version in (
+            (DataChange("1", 1, nested), 3),
+            (DataChange("1\x00", 1, {}), 3),
+            (DataChange("1", 1, {}), -1),
+            (DataChange("1", 1, {}), 2**53),
+        ):
+            with pytest.raises(InputError):
+                world.store.set_data(scope, index, [change], version)
+
+
 class TestMissingIndex:
     def test_reads_are_empty_and_deletes_do_nothing(self, world: World) -> None:
         scope, index = world.tenant(), world.index()
@@ -133,6 +241,8 @@ class TestMissingIndex:
         assert world.store.count(scope, index) == 0
         assert list(world.store.scroll(scope, index)) == []
         world.store.delete(scope, index, [("1", 0)])
+        world.store.set_data(scope, index, [DataChange("1", 1, {"n": 1})], 1)
+        assert world.store.count(scope, index) == 0
         world.store.drop_index(scope, index)
         assert world.store.erase(scope, [world.space]) == 0
 

@@ -10,7 +10,7 @@ import pytest
 
 from ray_app.errors import StoreRefused, StoreUnavailable
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import IndexKey
+from ray_app.store.port import DataChange, IndexKey
 from ray_app.store.server import ServerStore
 from ray_app.tenants import Placement, TenantScope
 from tests.support.scripted_qdrant import Answer, ScriptedServer, collection_info
@@ -21,6 +21,8 @@ INDEX = IndexKey("issues", "content", SPACE)
 ALIAS = f"es_{SPACE.space_id}"
 KEY = "a-key-that-must-not-be-told"
 POINTS = rf"PUT /collections/{ALIAS}/points\?"
+BATCH = rf"POST /collections/{ALIAS}/points/batch\?"
+APPLIED = {"operation_id": 1, "status": "completed"}
 
 
 @pytest.fixture
@@ -76,6 +78,45 @@ def test_every_delete_names_its_tenant(
     (request,) = qdrant.sent(rf"POST /collections/{ALIAS}/points/delete")
     assert "wait=true" in request.line
     assert [condition.get("key") for condition in request.body["filter"]["must"]] == keys
+
+
+def test_new_columns_are_one_request_that_names_its_tenant_and_guards_its_version(
+    qdrant: ScriptedServer, store: ServerStore
+) -> None:
+    qdrant.will(BATCH, Answer(result=[APPLIED, APPLIED]))
+    scope = tenant()
+    store.set_data(scope, INDEX, [DataChange("1", 2, {"status": "done"}), DataChange("2", 1, {})], 7)
+    (request,) = qdrant.sent(BATCH)
+    assert "wait=true" in request.line
+    assert "ordering=medium" in request.line
+    first, second = (operation["set_payload"] for operation in request.body["operations"])
+    assert first["payload"] == {"_v": 7, "d": {"status": "done"}}
+    assert second["payload"] == {"_v": 7, "d": {}}
+    assert [len(change["filter"]["must"][2]["has_id"]) for change in (first, second)] == [2, 1]
+    for change in (first, second):
+        assert "points" not in change, "an id alone would reach anyone's point"
+        assert [condition.get("key") for condition in change["filter"]["must"]] == ["_p", "_t", None, "_v"]
+        assert change["filter"]["must"][1]["match"] == {"value": str(scope.incarnation)}
+        assert change["filter"]["must"][3]["range"]["lte"] == 7
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(503),
+        Answer(drop=True),
+        Answer(result=[]),
+        Answer(result=[APPLIED, {"operation_id": 1, "status": "wait_timeout"}]),
+    ],
+    ids=["unavailable", "dropped connection", "no results", "half applied"],
+)
+def test_new_columns_not_known_to_be_applied_are_sent_again(
+    qdrant: ScriptedServer, store: ServerStore, answer: Answer
+) -> None:
+    qdrant.will(BATCH, answer, Answer(result=[APPLIED, APPLIED]))
+    store.set_data(tenant(), INDEX, [DataChange("1", 1, {}), DataChange("2", 1, {})], 7)
+    first, second = qdrant.sent(BATCH)
+    assert first.body == second.body
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
@@ -160,10 +201,11 @@ def test_an_older_server_would_ignore_the_version_guard(qdrant: ScriptedServer, 
 def test_a_collection_removed_by_another_process_reads_as_empty(
     qdrant: ScriptedServer, store: ServerStore
 ) -> None:
-    qdrant.will(".*/points/(query|scroll|delete)", Answer(404))
+    qdrant.will(".*/points/(query|scroll|delete|batch)", Answer(404))
     assert store.search(tenant(), INDEX, unit(1), limit=3) == []
     assert store.count(tenant(), INDEX) == 0
     store.delete(tenant(), INDEX, [("1", 0)])
+    store.set_data(tenant(), INDEX, [DataChange("1", 1, {})], 1)
 
 
 @pytest.mark.parametrize("body", ["not found", "<html>", "[]", '{"detail": "no"}', '{"status": "error"}'])
