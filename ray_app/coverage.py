@@ -19,7 +19,9 @@ from ray_app.workspace import Workspace
 def coverage(workspace: Workspace, tenant: Tenant) -> list[CoverageRow]:
     """One row for each index the tenant has or a backfill would make, by priority.
 
-    Compares every row's text hash, so it reads the tables once; no model is loaded.
+    Compares every row's text hash, so it reads the tables once; no model is loaded. A row whose
+    payload columns alone have changed is not stale: its vectors are right, and the next backfill
+    refreshes what filters see.
     """
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
     tables = dict.fromkeys([spec.name for spec in workspace.tables.select()])

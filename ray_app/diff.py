@@ -9,15 +9,17 @@ from typing import Any
 from ray_app.db.source import SourceRow
 from ray_app.reports import Counts
 from ray_app.spaces import EmbeddingSpace
+from ray_app.store.port import DataChange
 from ray_app.tables import TextRule
-from ray_app.text import content_hash, payload_of, render
+from ray_app.text import content_hash, data_hash, payload_of, render
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """What the ledger knows of one record's vectors. ``content_hash`` is None when its chunks disagree."""
+    """What the ledger knows of one record's vectors. A hash is None when its chunks disagree."""
 
     content_hash: str | None
+    data_hash: str | None
     chunks: int
 
 
@@ -38,6 +40,8 @@ class Diff:
     """Outcomes of some rows."""
 
     changes: list[Change] = field(default_factory=list)
+    #: Records whose vectors stay while their payload columns have changed; counted as unchanged or dead.
+    refreshes: list[DataChange] = field(default_factory=list)
     #: Records with vectors and no text any more, with the number of their chunks.
     emptied: dict[str, int] = field(default_factory=dict)
     unchanged: int = 0
@@ -59,6 +63,7 @@ class Diff:
     def add(self, other: Diff) -> None:
         """Take in the outcomes of further rows."""
         self.changes += other.changes
+        self.refreshes += other.refreshes
         self.emptied |= other.emptied
         self.unchanged += other.unchanged
         self.no_text += other.no_text
@@ -67,7 +72,7 @@ class Diff:
     @property
     def clean(self) -> bool:
         """Whether nothing has to be written."""
-        return not self.changes and not self.emptied
+        return not self.changes and not self.refreshes and not self.emptied
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,15 @@ class Comparer:
                 diff.no_text += 1
             return
         digest = content_hash(text, self.space, self.chunker_id)
+        data = payload_of(self.payload, row.values)
         if entry and entry.content_hash == digest:
             diff.unchanged += 1
         elif dead == digest:
             diff.dead += 1
         else:
-            data = payload_of(self.payload, row.values)
             old = entry.chunks if entry else 0
             diff.changes.append(Change(row.record_id, text, digest, data, old))
+            return
+        # A dead record too: the vectors of its former text are still found and filtered.
+        if entry and entry.data_hash != data_hash(data):
+            diff.refreshes.append(DataChange(row.record_id, entry.chunks, data))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ray_app.reports import Counts
+from ray_app.store.port import DataChange
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Part:
     data: list[Mapping[str, Any]] = field(default_factory=list)
     #: Points to delete, as (record id, chunk): of records gone, and tails of records that became shorter.
     drops: list[tuple[str, int]] = field(default_factory=list)
+    #: Records that get new payload columns and keep their vectors.
+    refreshes: list[DataChange] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     #: Tokens as the chunker counted them, before a provider has.
     estimated_tokens: int = 0
@@ -116,6 +119,7 @@ class Part:
             "counts": json.dumps(asdict(self.counts)),
             "data": json.dumps(self.data),
             "drops": json.dumps(self.drops),
+            "refreshes": json.dumps([asdict(change) for change in self.refreshes]),
             "faults": json.dumps([asdict(fault) for fault in self.faults]),
             "cost": str(self.cost),
             "texts": json.dumps(self.texts),
@@ -145,6 +149,7 @@ class Part:
             hashes=json.loads(row["hashes"]),
             data=json.loads(row["data"]),
             drops=[(record, chunk) for record, chunk in json.loads(row["drops"])],
+            refreshes=[DataChange(**change) for change in json.loads(row["refreshes"])],
             faults=[Fault(**fault) for fault in json.loads(row["faults"])],
             estimated_tokens=row["estimated_tokens"],
             provider=row["provider"],

@@ -127,7 +127,8 @@ class RangeReader:
                     column.append(value)
             drops += [(change.record_id, number) for number in range(len(chunks), change.old_chunks)]
         tokens = sum(chunk.tokens for chunks in pieces for chunk in chunks)
-        return self._part(key, page.version, diff.counts, drops=drops, estimated_tokens=tokens, **columns)
+        columns |= {"drops": drops, "refreshes": diff.refreshes}
+        return self._part(key, page.version, diff.counts, estimated_tokens=tokens, **columns)
 
     def gone(self, lo: str | None, hi: str | None) -> tuple[dict[str, int], int, str | None]:
         """Records of one ledger page in (lo, hi] whose row is gone or inactive, with their chunks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def _plain(value: Any) -> str:
 
 def payload_of(columns: Sequence[str], row: Mapping[str, Any]) -> dict[str, Any]:
     """The row's payload columns as JSON scalars and lists of them; nulls, NaN and infinities are left out."""
-    return {name: json for name in columns if (json := _scalar(row.get(name))) is not None}
+    return {name: value for name in columns if (value := _scalar(row.get(name))) is not None}
 
 
 def _scalar(value: Any) -> Any:
@@ -102,6 +103,15 @@ def content_hash(text: str, space: EmbeddingSpace, chunker_id: str) -> str:
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()[:32]
+
+
+def data_hash(data: Mapping[str, Any]) -> str:
+    """16 hex digits that change when payload columns do; the order of columns does not matter.
+
+    ``data`` is what ``payload_of`` returns; its hash is the same after a trip through JSON.
+    """
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
 
 
 def windows(length: int, size: int, overlap: int) -> list[tuple[int, int]]:

@@ -72,7 +72,7 @@ class PartWriter:
             StoreUnavailable, DatabaseUnavailable: still down after the budget.
         """
         index = IndexKey(part.table, part.vector_type, space)
-        if part.record_ids or part.drops:
+        if part.record_ids or part.drops or part.refreshes:
             ride_out(self._fence, budget=self._budget, what="The ledger")
             ride_out(lambda: self._store_points(index, part), budget=self._budget, what="The vector store")
         counted = ride_out(lambda: self._record(space, part), budget=self._budget, what="The ledger")
@@ -104,6 +104,8 @@ class PartWriter:
             self._store.upsert(self._scope, index, PointBatch(metas, vectors, part.version))
         if part.drops:
             self._store.delete(self._scope, index, part.drops)
+        if part.refreshes:
+            self._store.set_data(self._scope, index, part.refreshes, part.version)
 
     def _record(self, space: EmbeddingSpace, part: Part) -> bool:
         with self._ledger.begin() as connection:

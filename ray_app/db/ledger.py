@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
@@ -28,6 +29,7 @@ from ray_app.identity import point_id
 from ray_app.parts import Part
 from ray_app.spaces import EmbeddingSpace
 from ray_app.tenants import TenantScope
+from ray_app.text import data_hash
 
 
 def _of_index(incarnation: UUID, table: str, vector_type: str) -> ColumnElement[bool]:
@@ -42,13 +44,16 @@ def entries(
 ) -> dict[str, LedgerEntry]:
     """What the ledger knows of these records."""
     vectors = qdrant_vectors.c
-    lowest, highest = func.min(vectors.content_hash), func.max(vectors.content_hash)
+
+    def agreed(column: ColumnElement[str]) -> ColumnElement[str]:
+        return case((func.min(column) == func.max(column), func.min(column)))
+
     query = (
-        select(vectors.record_id, case((lowest == highest, lowest)), func.count())
+        select(vectors.record_id, agreed(vectors.content_hash), agreed(vectors.data_hash), func.count())
         .where(_of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids)))
         .group_by(vectors.record_id)
     )
-    return {record: LedgerEntry(digest, chunks) for record, digest, chunks in connection.execute(query)}
+    return {record: LedgerEntry(*known) for record, *known in connection.execute(query)}
 
 
 def record_page(
@@ -110,9 +115,10 @@ def point_count(connection: Connection, incarnation: UUID, table: str, vector_ty
 
 
 def write_part(connection: Connection, scope: TenantScope, space: EmbeddingSpace, part: Part) -> None:
-    """Record an acknowledged part, in the caller's transaction: vectors, deletions, faults, usage."""
+    """Record an acknowledged part, in the caller's transaction: vectors, faults, usage."""
     _upsert_vectors(connection, scope, space, part)
     _delete_vectors(connection, scope.incarnation, part)
+    _refresh_data(connection, scope.incarnation, part)
     dead_letters.record_faults(connection, scope.incarnation, part)
     dead_letters.resolve(connection, scope.incarnation, part)
     if part.tokens or part.vectors is not None:
@@ -133,23 +139,25 @@ def _upsert_vectors(connection: Connection, scope: TenantScope, space: Embedding
             ),
             "space_id": part.space_id,
             "content_hash": digest,
+            "data_hash": data_hash(data),
             "version": part.version,
             "snippet": snippet,
             "provider": part.provider,
             "model": space.model,
             "embedded_at": now,
         }
-        for record, chunk, digest, snippet in zip(
-            part.record_ids, part.chunk_numbers, part.hashes, part.texts, strict=True
+        for record, chunk, digest, snippet, data in zip(
+            part.record_ids, part.chunk_numbers, part.hashes, part.texts, part.data, strict=True
         )
     ]
     if not rows:
         return
     statement = insert(qdrant_vectors)
-    changed = {
-        name: statement.excluded[name]
-        for name in ("space_id", "content_hash", "version", "snippet", "provider", "model", "embedded_at")
-    }
+    names = (
+        *("space_id", "content_hash", "data_hash", "version"),
+        *("snippet", "provider", "model", "embedded_at"),
+    )
+    changed = {name: statement.excluded[name] for name in names}
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=list(qdrant_vectors.primary_key),
@@ -172,6 +180,23 @@ def _delete_vectors(connection: Connection, incarnation: UUID, part: Part) -> No
             qdrant_vectors.c.record_id == gone.c.record_id,
             qdrant_vectors.c.chunk == gone.c.chunk,
         )
+    )
+
+
+def _refresh_data(connection: Connection, incarnation: UUID, part: Part) -> None:
+    if not part.refreshes:
+        return
+    records = literal([change.record_id for change in part.refreshes], ARRAY(Text))
+    digests = literal([data_hash(change.data) for change in part.refreshes], ARRAY(Text))
+    fresh = func.unnest(records, digests).table_valued("record_id", "data_hash").render_derived()
+    connection.execute(
+        update(qdrant_vectors)
+        .where(
+            _of_index(incarnation, part.table, part.vector_type),
+            qdrant_vectors.c.record_id == fresh.c.record_id,
+            qdrant_vectors.c.version <= part.version,
+        )
+        .values(data_hash=fresh.c.data_hash, version=part.version)
     )
 
 

@@ -122,6 +122,8 @@ qdrant_vectors = Table(
     Column("point_id", UUID(as_uuid=True), nullable=False),
     Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
     Column("content_hash", Text, nullable=False),
+    #: Of the payload columns the point was last given.
+    Column("data_hash", Text, nullable=False),
     #: Source clock at the read, microseconds since 1970.
     Column("version", BigInteger, nullable=False),
     Column("snippet", Text, nullable=False),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from ray_app import planning, reading
 from ray_app.backfilling import create_backfill, ensure_indexes
@@ -16,7 +16,8 @@ from ray_app.db import ranges
 from ray_app.db.indexes import list_indexes
 from ray_app.db.jobs import TakenJob, finish_job, take_job
 from ray_app.db.progress import job_progress
-from ray_app.db.schema import dead_letters, qdrant_vectors
+from ray_app.db.ranges import RangeSpec
+from ray_app.db.schema import dead_letters, qdrant_vectors, usage
 from ray_app.encoders.stub import POISON
 from ray_app.encoding import encode_part
 from ray_app.errors import UnknownTenant
@@ -30,6 +31,7 @@ from ray_app.searching import search
 from ray_app.settings import Settings
 from ray_app.spaces import VectorType
 from ray_app.store.edge import EdgeStore
+from ray_app.store.port import Condition, IndexKey
 from ray_app.tenants import Placement, Tenant
 from ray_app.workspace import Workspace
 from ray_app.writing import PartWriter
@@ -94,18 +96,31 @@ class Site:
         assert points == rows
         return counts
 
-    def find(self, words: str) -> list[str]:
+    def find(self, words: str, *, limit: int = 3, **columns: object) -> list[str]:
+        """Records nearest to ``words`` whose payload columns have these values."""
         hits = search(
             self.workspace,
             self.store,
             self.tenant,
             TABLE,
             words,
-            limit=3,
-            conditions=(),
+            limit=limit,
+            conditions=[Condition(name, "eq", value) for name, value in columns.items()],
             vector_type="content",
         )
         return [hit.record_id for hit in hits]
+
+    def texts_billed(self) -> int:
+        """Texts that the model was given so far."""
+        with self.workspace.ledger.connect() as connection:
+            return int(connection.scalar(select(func.sum(usage.c.texts))) or 0)
+
+    def prescan(self) -> tuple[TakenJob, list[RangeSpec]]:
+        """A new job, and the ranges that its prescan leaves to the pipeline."""
+        job = self.start()
+        work = ranges.pending(self.workspace.ledger, job.job_id)
+        settle_unchanged(self.reader(), self.workspace.ledger, job.job_id, work, time.monotonic() + 60)
+        return job, ranges.pending(self.workspace.ledger, job.job_id)
 
 
 @pytest.fixture
@@ -125,8 +140,6 @@ def test_rows_become_points_and_the_ledger_says_the_same(site: Site) -> None:
     with site.workspace.ledger.connect() as connection:
         row = connection.execute(select(qdrant_vectors).where(qdrant_vectors.c.record_id == "1")).one()
     pinned = list_indexes(site.workspace.ledger, site.tenant.incarnation)[TABLE, VectorType.CONTENT]
-    from ray_app.store.port import IndexKey
-
     points = list(
         site.store.scroll(
             site.workspace.registry.scope(site.tenant), IndexKey(TABLE, "content", pinned.space)
@@ -153,6 +166,96 @@ def test_only_what_changed_is_embedded_again(site: Site) -> None:
     site.sql("UPDATE pull_requests SET title = NULL WHERE id = 29")
     assert site.backfill() == Counts(read=30, embedded=10, unchanged=15, deleted=5, chunks=10)
     assert site.backfill() == Counts(read=25, unchanged=25) + Counts(read=1, no_text=1)
+
+
+def test_other_columns_reach_the_filters_without_the_model(site: Site) -> None:
+    site.insert(*((key, f"issue number {key}") for key in range(250)))
+    site.backfill()
+    billed = site.texts_billed()
+    site.sql("UPDATE pull_requests SET status = 'closed' WHERE id IN (3, 4)")
+    site.sql("UPDATE pull_requests SET status = NULL WHERE id = 5")
+
+    job, left = site.prescan()
+    assert [(item.kind, item.seq) for item in left] == [("rows", 0)]
+    for part in site.parts(job):
+        assert part.texts == []
+        site.write(Part.from_row(part.to_row()))
+    finish_job(site.workspace.ledger, job, JobState.SUCCEEDED)
+
+    assert job_progress(site.workspace.ledger, job.job_id).counts == Counts(read=250, unchanged=250)
+    assert site.texts_billed() == billed
+    assert sorted(site.find("issue", status="closed")) == ["3", "4"]
+    assert {"3", "4", "5"}.isdisjoint(site.find("issue number", limit=250, status="open"))
+    assert len(site.find("issue number", limit=250)) == 250
+    assert count_points(site.workspace, site.store, site.tenant) == (250, 250)
+    _, left = site.prescan()
+    assert left == []
+
+
+def test_a_text_and_its_columns_change_together(site: Site) -> None:
+    site.insert((1, "old words"), (2, "others"))
+    site.backfill()
+    site.sql("UPDATE pull_requests SET title = 'new words', status = 'closed' WHERE id = 1")
+    assert site.backfill() == Counts(read=2, embedded=1, unchanged=1, chunks=1)
+    assert site.find("new words", status="closed") == ["1"]
+    assert site.prescan()[1] == []
+
+
+def test_every_chunk_of_a_long_text_gets_the_new_columns(site: Site) -> None:
+    site.insert((1, "word " * 2000))
+    chunks = site.backfill().chunks
+    assert chunks > 2
+    site.sql("UPDATE pull_requests SET status = 'closed'")
+    assert site.backfill() == Counts(read=1, unchanged=1)
+    assert site.find("word word", status="open") == []
+    assert site.find("word word", status="closed") == ["1"]
+    assert count_points(site.workspace, site.store, site.tenant) == (chunks, chunks)
+    assert site.prescan()[1] == []
+
+
+def test_new_columns_that_the_ledger_did_not_hear_of_are_set_again(site: Site) -> None:
+    site.insert((1, "words"))
+    site.backfill()
+    site.sql("UPDATE pull_requests SET status = 'closed'")
+    job = site.start()
+    (part,) = (part for part in site.parts(job) if part.refreshes)
+    pinned = list_indexes(site.workspace.ledger, site.tenant.incarnation)[TABLE, VectorType.CONTENT]
+    scope = site.workspace.registry.scope(site.tenant)
+    writer = PartWriter(scope, site.store, site.workspace.ledger, outage_budget=0)
+    writer._store_points(IndexKey(TABLE, "content", pinned.space), part)
+    finish_job(site.workspace.ledger, job, JobState.FAILED, "crash")
+    assert site.backfill() == Counts(read=1, unchanged=1)
+    assert site.find("words", status="closed") == ["1"]
+    assert site.prescan()[1] == []
+
+
+def test_an_older_read_never_brings_columns_back(site: Site) -> None:
+    site.insert((1, "words"))
+    site.backfill()
+    job = site.start()
+    late, fresh = [], []
+    for status, parts in (("closed", late), ("merged", fresh)):
+        site.sql("UPDATE pull_requests SET status = :status", status=status)
+        parts += [part for part in site.parts(job) if part.refreshes]
+    site.write(fresh[0])
+    finish_job(site.workspace.ledger, job, JobState.FAILED, "")
+    second = take_job(site.workspace.ledger, site.start().job_id)
+    site.write(replace(late[0], key=replace(late[0].key, job_id=second.job_id, run=second.run)))
+    assert site.find("words", status="merged") == ["1"]
+    finish_job(site.workspace.ledger, second, JobState.FAILED, "")
+    assert site.prescan()[1] == []
+
+
+def test_a_dead_record_is_filtered_by_what_it_is_now(site: Site) -> None:
+    site.insert((1, "fine"))
+    site.backfill()
+    site.sql("UPDATE pull_requests SET title = :title", title=f"bad {POISON}")
+    assert site.backfill().dead == 1
+    site.sql("UPDATE pull_requests SET status = 'closed'")
+    assert site.backfill() == Counts(read=1, dead=1)
+    assert site.find("fine", status="closed") == ["1"]
+    with site.workspace.ledger.connect() as connection:
+        assert len(connection.execute(select(dead_letters)).all()) == 1
 
 
 def test_a_text_that_became_shorter_leaves_no_tail(site: Site) -> None:
@@ -195,8 +298,6 @@ def test_a_crash_between_store_and_ledger_converges(site: Site) -> None:
     provider = site.workspace.providers.provider_for(pinned.space)
     site.write(parts[0])
     # The points of the second part arrive, its transaction does not.
-    from ray_app.store.port import IndexKey
-
     writer._store_points(IndexKey(TABLE, "content", pinned.space), encode_part(parts[1], provider))
     stored, rows = count_points(site.workspace, site.store, site.tenant)
     assert stored > rows
@@ -299,7 +400,20 @@ def test_writers_of_a_removed_tenant_are_fenced_off_before_they_write(site: Site
     site.workspace.registry.retire(site.tenant)
     with pytest.raises(UnknownTenant):
         writer.write(encoded, pinned.space)
-    from ray_app.store.port import IndexKey
-
     site.store.ensure_index(scope, IndexKey(TABLE, "content", pinned.space), ())
     assert site.store.count(scope, IndexKey(TABLE, "content", pinned.space)) == 0
+
+
+def test_new_columns_of_a_removed_tenant_are_fenced_off_too(site: Site) -> None:
+    site.insert((1, "words"))
+    site.backfill()
+    site.sql("UPDATE pull_requests SET status = 'closed'")
+    job = site.start()
+    (part,) = (part for part in site.parts(job) if part.refreshes)
+    index = list_indexes(site.workspace.ledger, site.tenant.incarnation)[TABLE, VectorType.CONTENT]
+    scope = site.workspace.registry.scope(site.tenant)
+    site.workspace.registry.retire(site.tenant)
+    with pytest.raises(UnknownTenant):
+        PartWriter(scope, site.store, site.workspace.ledger, outage_budget=0).write(part, index.space)
+    (point,) = site.store.scroll(scope, IndexKey(TABLE, "content", index.space))
+    assert point.version < part.version

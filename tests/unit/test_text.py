@@ -7,6 +7,7 @@ import math
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import pairwise
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from ray_app.spaces import EmbeddingSpace, VectorType
 from ray_app.tables import DEFAULT_TEXT, TextMode, TextRule
-from ray_app.text import Chunk, content_hash, payload_of, render, windows
+from ray_app.text import Chunk, content_hash, data_hash, payload_of, render, windows
 
 # Postgres knows NaN, but no signalling one.
 decimals = st.decimals().filter(lambda number: not number.is_snan())
@@ -133,6 +134,42 @@ def test_a_hash_says_text_space_and_chunker() -> None:
     # Parts are length-prefixed: what moves from one to the next is seen.
     assert content_hash("1text", SPACE, "words:") != base
     assert content_hash("\ud800", SPACE, "words:1") != base
+
+
+scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+payloads = st.dictionaries(st.text(max_size=5), scalars | st.lists(scalars, max_size=3), max_size=5)
+
+
+@given(payloads, st.randoms())
+def test_a_data_hash_knows_no_order_of_columns_and_survives_json(
+    data: dict[str, Any], random: Random
+) -> None:
+    columns = list(data)
+    random.shuffle(columns)
+    digest = data_hash(data)
+    assert len(digest) == 16
+    assert digest == data_hash({name: data[name] for name in columns})
+    assert digest == data_hash(json.loads(json.dumps(data)))
+
+
+@given(payloads, payloads)
+def test_data_hashes_differ_when_the_data_does(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert (data_hash(one) == data_hash(other)) == (repr(sorted(one.items())) == repr(sorted(other.items())))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"a": ""}),
+        ({"a": 1}, {"a": "1"}),
+        ({"a": 1}, {"a": True}),
+        ({"a": "b"}, {"a": ["b"]}),
+        ({"a": ["b", "c"]}, {"a": ["c", "b"]}),
+        ({"a": "x", "b": "y"}, {"a": "y", "b": "x"}),
+    ],
+)
+def test_a_data_hash_tells_what_filters_tell(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert data_hash(one) != data_hash(other)
 
 
 @given(st.integers(0, 2000), st.integers(1, 300), st.data())

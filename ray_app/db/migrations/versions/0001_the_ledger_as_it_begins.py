@@ -172,6 +172,7 @@ def upgrade() -> None:
         sa.Column("point_id", sa.UUID(), nullable=False),
         sa.Column("space_id", sa.Text(), nullable=False),
         sa.Column("content_hash", sa.Text(), nullable=False),
+        sa.Column("data_hash", sa.Text(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("snippet", sa.Text(), nullable=False),
         sa.Column("provider", sa.Text(), nullable=False),
