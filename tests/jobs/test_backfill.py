@@ -9,6 +9,7 @@ import pytest
 from ray_app.encoders.stub import POISON
 from ray_app.errors import ConflictError, JobConflict, UnknownJob
 from ray_app.reports import Counts, JobState
+from ray_app.store.port import Condition
 from tests.support.site import TABLE, JobSite, RunningJob
 
 pytestmark = pytest.mark.ray
@@ -33,9 +34,12 @@ def test_first_run_second_run_and_changes(open_site: Callable[..., JobSite]) -> 
     site.sql("UPDATE pull_requests SET title = title || ' again' WHERE client_id = 1 AND id < 10")
     site.sql("UPDATE pull_requests SET active = false WHERE client_id = 1 AND id BETWEEN 100 AND 104")
     site.sql("UPDATE pull_requests SET updated_at = now() WHERE client_id = 1 AND id > 600")
+    site.sql("UPDATE pull_requests SET status = 'closed' WHERE client_id = 1 AND id = 700")
     third = site.backfill()
     assert third.counts == Counts(read=1200, embedded=10, unchanged=1185, deleted=5, chunks=10)
     site.check_exact(1195)
+    closed = site.rowbeam.search("acme", TABLE, "change", conditions=[Condition("status", "eq", "closed")])
+    assert [hit.record_id for hit in closed] == ["700"], "filters follow the row, without a model call"
     hits = site.rowbeam.search("acme", TABLE, "change number 7 again", limit=3)
     assert hits[0].record_id == "7"
     assert not {hit.record_id for hit in hits} & {"100", "101", "102", "103", "104"}
