@@ -25,8 +25,8 @@ READERS: Final = 2
 ENCODER_CPUS: Final = 4
 #: A gateway encoder only waits for HTTP.
 GATEWAY_CPUS: Final = 0.1
-#: Bytes of the object store that blocks in flight may take.
-BLOCK_BYTES: Final = 128 * 1024**2
+#: Bytes of the object store that blocks in flight may take: how far readers run ahead of the model.
+BLOCK_BYTES: Final = 64 * 1024**2
 
 
 @dataclass(frozen=True)
