@@ -32,6 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vector-type", nargs="+", metavar="TYPE", dest="vector_types")
     parser.add_argument("--prefer", choices=[item.value for item in Preference])
     parser.add_argument("--resume", metavar="JOB", help="go on with a job instead of starting one")
+    parser.add_argument("--new", action="store_true", help="with --resume: only if it has never run")
     return parser.parse_args(argv)
 
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             )
             if job_progress(workspace.ledger, job_id).tenant != tenant.name:
                 raise InputError(f"Job {job_id} is not one of tenant {tenant.name}.")
-            job = take_job(workspace.ledger, job_id)
+            job = take_job(workspace.ledger, job_id, new=args.new or not args.resume)
             print(f"{job_id} runs.", flush=True)  # noqa: T201 - a job's log is its standard output
             state = drive(workspace, job, tenant, revive=stack.revive)
             _report(workspace, job_id)

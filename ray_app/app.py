@@ -167,7 +167,7 @@ class Rowbeam:
         job_id = resume or backfilling.create_backfill(
             self.workspace, owner, tables=tables, vector_types=vector_types, prefer=prefer
         )
-        return launching.run_job(self.workspace, owner, job_id, on_progress)
+        return launching.run_job(self.workspace, owner, job_id, on_progress, new=resume is None)
 
     def jobs(self, *, include_ended: bool = False) -> list[JobProgress]:
         """Active jobs, or all, newest first."""
@@ -191,7 +191,9 @@ class Rowbeam:
         """Try the tenant's open dead letters again, as a job; None when there are none."""
         owner = self.workspace.registry.get(tenant)
         job_id = backfilling.create_redrive(self.workspace, owner)
-        return launching.run_job(self.workspace, owner, job_id, on_progress) if job_id else None
+        if job_id is None:
+            return None
+        return launching.run_job(self.workspace, owner, job_id, on_progress, new=True)
 
     def search(
         self,

@@ -27,9 +27,14 @@ POLL: Final = 0.5
 
 
 def run_job(
-    workspace: Workspace, tenant: Tenant, job_id: str, on_progress: Callable[[JobProgress], None] | None
+    workspace: Workspace,
+    tenant: Tenant,
+    job_id: str,
+    on_progress: Callable[[JobProgress], None] | None,
+    *,
+    new: bool,
 ) -> JobProgress:
-    """Drive the job in a child process and follow it to its end.
+    """Drive the job, just created when ``new``, in a child process and follow it to its end.
 
     The child is in a session of its own: a signal to this process (Ctrl-C) or its death does not
     end the job. Its output goes to ``run/jobs/<job>.log`` under the home directory.
@@ -38,6 +43,8 @@ def run_job(
     log_path = settings.run_dir / "jobs" / f"{job_id}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "jobs.backfill", "--tenant", tenant.name, "--resume", job_id]
+    if new:
+        command.append("--new")
     with log_path.open("ab") as log:
         child = subprocess.Popen(
             command,

@@ -134,19 +134,22 @@ def process_exists(pid: int) -> bool:
     return True
 
 
-def take_job(engine: Engine, job_id: str) -> TakenJob:
+def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:
     """Become the driver of a pending job, or of one that was cancelled, failed or lost its driver.
 
-    Ranges that are not done start over; what they wrote is recognised as unchanged.
+    Ranges that are not done start over; what they wrote is recognised as unchanged. A driver that
+    was started for a ``new`` job takes no other: one cancelled on its way must not be resumed by it.
 
     Raises:
         UnknownJob: there is none of that id.
         JobConflict: its driver lives.
-        ConflictError: it has succeeded.
+        ConflictError: it has succeeded, or is new no more.
     """
     with engine.begin() as connection:
         row = _job_row(connection, job_id, lock=True)
         _check_takeable(row)
+        if new and row.state != JobState.PENDING:
+            raise ConflictError(f"Job {job_id} was {row.state} before its driver took it.")
         request = JobRequest(
             tuple(row.request["tables"]), tuple(row.request["vector_types"]), row.request["prefer"]
         )

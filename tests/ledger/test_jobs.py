@@ -164,6 +164,17 @@ def test_a_job_that_ended_cannot_be_cancelled_or_resumed(database: Engine, tenan
         settle(database, part(job, 0, None, "10", Counts()))
 
 
+def test_a_job_cancelled_before_its_driver_came_is_not_resumed_by_it(
+    database: Engine, tenant: Tenant
+) -> None:
+    job_id = make_job(database, tenant)
+    assert jobs.request_cancel(database, job_id) is JobState.CANCELLED
+    with pytest.raises(ConflictError, match="before its driver"):
+        take_job(database, job_id, new=True)
+    assert job_progress(database, job_id).state is JobState.CANCELLED
+    assert take_job(database, job_id).run == 1, "but by whoever asks for it"
+
+
 def test_an_unknown_job_is_named(database: Engine) -> None:
     for call in (job_progress, take_job, jobs.request_cancel):
         with pytest.raises(UnknownJob, match="job-none"):
