@@ -21,9 +21,15 @@ _QUOTA_V1: Final = (
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """False for a zombie too: it waits for its parent and does nothing any more."""
+    """False for a zombie too: it waits for its parent and does nothing any more.
+
+    A killed process shows as a zombie while its other threads still end, about 0.1 s for a large
+    one; until the last has ended it holds its files, and with them its locks, so it counts as alive.
+    """
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        if not process.is_running():
+            return False
+        return bool(process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.NoSuchProcess:
         return False
 
