@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ray_app.cli.output import note
-from ray_app.reports import JobProgress
+from ray_app.reports import JobProgress, JobState
 
 
 class Interrupt:
@@ -23,16 +23,19 @@ class Interrupt:
         """A progress callback that shows the job and cancels it once after Ctrl-C.
 
         The job runs in a process of its own, so it is asked, not killed; between two calls of the
-        callback no statement of ours is cut in half.
+        callback no statement of ours is cut in half. A job whose driver is still on its way is asked
+        when that has taken it: the driver would take up a cancelled one as if to resume it.
         """
-        asked = False
+        told = asked = False
 
         def on_progress(job: JobProgress) -> None:
-            nonlocal asked
-            if self.pressed and not asked and job.state.active:
+            nonlocal told, asked
+            if self.pressed and not told:
+                told = True
+                note("Stopping after the batches in flight. Ctrl-C again leaves the job alone.", as_json=True)
+            if self.pressed and not asked and job.state is JobState.RUNNING:
                 asked = True
                 cancel(job.job_id)
-                note("Stopping after the batches in flight. Ctrl-C again leaves the job alone.", as_json=True)
             show(job)
 
         return on_progress

@@ -263,13 +263,15 @@ def test_ctrl_c_cancels_the_job_once_and_keeps_showing_it(capsys: pytest.Capture
         on_progress(JOB)
         assert cancelled == []
         signal.raise_signal(signal.SIGINT)
+        on_progress(replace(JOB, state=JobState.PENDING))
+        assert cancelled == [], "its driver has not taken it yet"
         on_progress(JOB)
         on_progress(replace(JOB, state=JobState.CANCEL_REQUESTED))
         on_progress(replace(JOB, state=JobState.CANCELLED))
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert cancelled == ["job-1"]
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert signal.getsignal(signal.SIGINT) is handler
     assert "Ctrl-C again" in capsys.readouterr().err
 
