@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,13 @@ def up(as_json: AsJson = False) -> int:
     from ray_app.settings import Settings
     from ray_app.stack.embedded import Stack
 
-    _show(Stack(Settings.from_env()).up(), "Started", as_json=as_json)
+    stack = Stack(Settings.from_env())
+    status = stack.up()
+    _show(status, "Started", as_json=as_json)
+    if status.head is not None and not as_json:
+        note("For ray job submit and the other ray commands:")
+        for name, value in stack.connection_env().items():
+            note(f"  export {name}={shlex.quote(value)}")
     return OK
 
 

@@ -40,7 +40,8 @@ _MIN_CPUS: Final = 4
 #: Seconds for a head to answer (7 on two cores), and for job drivers, the head and what is killed to end.
 _START_SECONDS: Final = 120.0
 _DRIVER_SECONDS: Final = 10.0
-_STOP_SECONDS: Final = 20.0
+#: A head that has had actors waits for them without end; all they had to keep is on disk by then.
+_STOP_SECONDS: Final = 5.0
 _KILL_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 _LOG_LINES: Final = 3
