@@ -54,8 +54,7 @@ def test_each_library_is_imported_in_its_own_layer_only(module: str) -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources()
         for name in imports(path)
-        if name.split(".")[0] == module
-        and not str(path.relative_to(ROOT)).startswith(tuple(ONLY[module]))
+        if name.split(".")[0] == module and not str(path.relative_to(ROOT)).startswith(tuple(ONLY[module]))
     ]
     assert guilty == []
 
