@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,20 @@ def test_a_database_that_is_down_and_a_home_that_is_a_file(rowbeam: Run, tmp_pat
     assert "ROWBEAM_HOME" in document(refused, code=1)["error"]["hint"]
 
 
+@pytest.fixture
+def demo_home() -> Iterator[Path]:
+    """Outside of pytest's folder, which the next pytest closes to the user that Postgres runs as."""
+    with tempfile.TemporaryDirectory(prefix="rb-demo-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+        Stack(Settings(home=Path(folder) / "demo")).down()
+
+
 @pytest.mark.ray
-def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(rowbeam: Run, tmp_path: Path) -> None:
+def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(demo_home: Path) -> None:
     """With the stub model, which is quick; where the embedded Postgres and Ray run is the demo's own."""
-    home = tmp_path / "home"
-    environment = {**os.environ, "ROWBEAM_HOME": str(home), "ROWBEAM_LOCAL_MODEL": "stub"}
-    stack = Stack(Settings(home=home / "demo", local_model="stub"))
-    command = [ROWBEAM, "demo", "--repo", str(tmp_path), "--json"]
+    environment = {**os.environ, "ROWBEAM_HOME": str(demo_home), "ROWBEAM_LOCAL_MODEL": "stub"}
+    stack = Stack(Settings(home=demo_home / "demo", local_model="stub"))
+    command = [ROWBEAM, "demo", "--repo", str(demo_home), "--json"]
     stopped = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -150,10 +158,10 @@ def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(rowbeam: Run
             if "Backfill: rows to vectors" in line:
                 break
         stopped.send_signal(signal.SIGINT)
-        stopped.communicate(timeout=200)
+        out, rest = stopped.communicate(timeout=200)
     finally:
         stopped.kill()
-    assert stopped.returncode == 130, said
+    assert stopped.returncode == 130, out + said + rest
     assert not stack.status().postgres_running
     assert stack.status().head is None
 
