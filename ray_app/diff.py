@@ -11,7 +11,7 @@ from ray_app.reports import Counts
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import DataChange
 from ray_app.tables import TextRule
-from ray_app.text import content_hash, data_hash, payload_of, render
+from ray_app.text import content_hash, data_hash, microseconds, payload_of, render
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class LedgerEntry:
     content_hash: str | None
     data_hash: str | None
     chunks: int
+    #: The embedded row's own time, microseconds since 1970, when it had one.
+    updated_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Change:
     data: Mapping[str, Any]
     #: Chunks the ledger has of its former text.
     old_chunks: int
+    #: The row's own time, microseconds since 1970, when it has one.
+    updated_at: int | None = None
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Diff:
     #: Records with vectors and no text any more, with the number of their chunks.
     emptied: dict[str, int] = field(default_factory=dict)
     unchanged: int = 0
+    #: Records of which a newer state is embedded already; counted as unchanged.
+    older: int = 0
     no_text: int = 0
     #: Records that failed before with this very text; only a redrive tries them again.
     dead: int = 0
@@ -53,8 +59,13 @@ class Diff:
     def counts(self) -> Counts:
         """Outcomes so far; ``embedded`` and ``chunks`` are for the encoder to add."""
         return Counts(
-            read=len(self.changes) + len(self.emptied) + self.unchanged + self.no_text + self.dead,
-            unchanged=self.unchanged,
+            read=len(self.changes)
+            + len(self.emptied)
+            + self.unchanged
+            + self.older
+            + self.no_text
+            + self.dead,
+            unchanged=self.unchanged + self.older,
             no_text=self.no_text,
             dead=self.dead,
             deleted=len(self.emptied),
@@ -66,6 +77,7 @@ class Diff:
         self.refreshes += other.refreshes
         self.emptied |= other.emptied
         self.unchanged += other.unchanged
+        self.older += other.older
         self.no_text += other.no_text
         self.dead += other.dead
 
@@ -83,6 +95,7 @@ class Comparer:
     payload: Sequence[str]
     space: EmbeddingSpace
     chunker_id: str
+    updated_column: str | None = None
 
     def compare(
         self, rows: Iterable[SourceRow], known: Mapping[str, LedgerEntry], dead: Mapping[str, str]
@@ -94,6 +107,11 @@ class Comparer:
         return diff
 
     def _place(self, row: SourceRow, entry: LedgerEntry | None, dead: str | None, diff: Diff) -> None:
+        updated_at = microseconds(row.values.get(self.updated_column)) if self.updated_column else None
+        newest = entry.updated_at if entry else None
+        if updated_at is not None and newest is not None and updated_at < newest:
+            diff.older += 1
+            return
         text = render(self.rule, row.values)
         if text is None:
             if entry:
@@ -109,7 +127,7 @@ class Comparer:
             diff.dead += 1
         else:
             old = entry.chunks if entry else 0
-            diff.changes.append(Change(row.record_id, text, digest, data, old))
+            diff.changes.append(Change(row.record_id, text, digest, data, old, updated_at))
             return
         # A dead record too: the vectors of its former text are still found and filtered.
         if entry and entry.data_hash != data_hash(data):

@@ -39,7 +39,6 @@ def encode_part(part: Part, provider: EmbeddingProvider) -> Part:
     return part.encoded(
         answer.vectors,
         list(faults.values()),
-        snippet_chars=SNIPPET_CHARS,
         provider=provider.name,
         tokens=answer.tokens,
         cost=answer.cost,

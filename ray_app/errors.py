@@ -7,10 +7,17 @@
     │   ├── UnknownTable           no table spec, or no such table in the database
     │   ├── UnknownVectorType      not content, summary or metadata, or not configured for the table
     │   ├── UnknownJob             no job with that id
+    │   ├── UnknownRecord          the tenant has no such record in its index
+    │   ├── UnknownModel           no space of that model is served here
+    │   ├── TooLarge               more than one request may carry
     │   ├── InvalidTableSpec       a spec names a column the table does not have
     │   ├── InvalidRecord          a row or JSON line that cannot be loaded
     │   └── InvalidFilter          a search filter that cannot be compiled
     ├── AuthError                  missing, wrong or revoked API key
+    ├── PermissionDenied           a valid key that may not do this
+    ├── LimitReached               a limit of the tenant's own is used up
+    │   ├── RateLimited            for now: wait as long as it says
+    │   └── BudgetExhausted        until somebody raises it: no waiting helps
     ├── ConflictError              the request clashes with what is there
     │   ├── TenantExists           name or client id already taken
     │   ├── JobConflict            another job works on the same tenant and table
@@ -22,6 +29,7 @@
     │   │   └── StoreRefused       it refuses us until somebody changes a key, a quota or a collection
     │   ├── ProviderUnavailable    the embedding provider is down or throttled
     │   │   └── ProviderRefused    it refuses us until somebody changes a key, a model or a quota
+    │   ├── Overloaded             Rowbeam itself has more to do than it can in time
     │   ├── RayUnavailable         no Ray cluster, or too few free resources
     │   └── SettingsMismatch       a worker was started with other settings than the driver
     └── IsolationViolation         a result of another tenant was about to leave the store
@@ -66,9 +74,13 @@ def _rebuild(
 
 
 class InputError(RowbeamError):
-    """The caller sent something that cannot be used."""
+    """The caller sent something that cannot be used; ``param`` names the part at fault, as the API does."""
 
     status = 400
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
 
 
 class ConfigError(InputError):
@@ -97,6 +109,24 @@ class UnknownJob(InputError):
     status = 404
 
 
+class UnknownRecord(InputError):
+    """The tenant has no vectors of that record."""
+
+    status = 404
+
+
+class UnknownModel(InputError):
+    """No embedding space of that model is served here."""
+
+    status = 404
+
+
+class TooLarge(InputError):
+    """A request carries more than one request may."""
+
+    status = 413
+
+
 class InvalidTableSpec(InputError):
     """A table spec does not fit the table it describes."""
 
@@ -113,6 +143,32 @@ class AuthError(RowbeamError):
     """The API key is missing, wrong or revoked."""
 
     status = 401
+
+
+class PermissionDenied(RowbeamError):
+    """The key is valid and may not do this."""
+
+    status = 403
+
+
+class LimitReached(RowbeamError):
+    """A limit of the tenant's own is used up; other tenants are not affected."""
+
+    status = 429
+
+
+class RateLimited(LimitReached):
+    """Too much at once. ``retry_after`` is the wait after which this request will be admitted, in seconds."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class BudgetExhausted(LimitReached):
+    """The tenant's cost budget is spent; nothing more is bought until it is raised or the month ends."""
 
 
 class ConflictError(RowbeamError):
@@ -185,6 +241,14 @@ class ProviderRefused(ProviderUnavailable):
     """The embedding provider refuses us until somebody changes a key, a model name or a quota."""
 
     retryable = False
+
+
+class Overloaded(DependencyError):
+    """Rowbeam has more to do than it can in time. ``retry_after`` is the wait for room, in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class RayUnavailable(DependencyError):

@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Part:
-    """Chunk i is row i of the five lists and of ``vectors``."""
+    """Chunk i is row i of the six lists and of ``vectors``."""
 
     key: PartKey
     table: str
@@ -54,10 +54,12 @@ class Part:
     counts: Counts
     record_ids: list[str] = field(default_factory=list)
     chunk_numbers: list[int] = field(default_factory=list)
-    #: Whole chunk texts before encoding, snippets after.
+    #: Whole chunk texts.
     texts: list[str] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     data: list[Mapping[str, Any]] = field(default_factory=list)
+    #: The rows' own times, microseconds since 1970.
+    updated_at: list[int | None] = field(default_factory=list)
     #: Points to delete, as (record id, chunk): of records gone, and tails of records that became shorter.
     drops: list[tuple[str, int]] = field(default_factory=list)
     #: Records that get new payload columns and keep their vectors.
@@ -78,7 +80,6 @@ class Part:
         vectors: npt.NDArray[np.float32],
         faults: list[Fault],
         *,
-        snippet_chars: int,
         provider: str,
         tokens: int,
         cost: Decimal,
@@ -98,9 +99,10 @@ class Part:
             counts=counts,
             record_ids=[self.record_ids[place] for place in keep],
             chunk_numbers=[self.chunk_numbers[place] for place in keep],
-            texts=[self.texts[place][:snippet_chars] for place in keep],
+            texts=[self.texts[place] for place in keep],
             hashes=[self.hashes[place] for place in keep],
             data=[self.data[place] for place in keep],
+            updated_at=[self.updated_at[place] for place in keep],
             # A dead record keeps its former vectors, tail included, until it can be embedded.
             drops=[drop for drop in self.drops if drop[0] not in bad],
             faults=[*self.faults, *faults],
@@ -118,6 +120,7 @@ class Part:
             "key": json.dumps(asdict(self.key)),
             "counts": json.dumps(asdict(self.counts)),
             "data": json.dumps(self.data),
+            "updated_at": json.dumps(self.updated_at),
             "drops": json.dumps(self.drops),
             "refreshes": json.dumps([asdict(change) for change in self.refreshes]),
             "faults": json.dumps([asdict(fault) for fault in self.faults]),
@@ -148,6 +151,7 @@ class Part:
             texts=json.loads(row["texts"]),
             hashes=json.loads(row["hashes"]),
             data=json.loads(row["data"]),
+            updated_at=json.loads(row["updated_at"]),
             drops=[(record, chunk) for record, chunk in json.loads(row["drops"])],
             refreshes=[DataChange(**change) for change in json.loads(row["refreshes"])],
             faults=[Fault(**fault) for fault in json.loads(row["faults"])],

@@ -116,13 +116,16 @@ class RangeReader:
         known, dead = self._ride_out(partial(self.lookup, page.rows))
         diff = self.compare(page.rows, known, {} if retry_dead else dead)
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("record_ids", "chunk_numbers", "texts", "hashes", "data")
+            name: [] for name in ("record_ids", "chunk_numbers", "texts", "hashes", "data", "updated_at")
         }
         drops = [(record, chunk) for record, chunks in diff.emptied.items() for chunk in range(chunks)]
         pieces = self._index.chunker.chunk([change.text for change in diff.changes])
         for change, chunks in zip(diff.changes, pieces, strict=True):
             for number, chunk in enumerate(chunks):
-                row = (change.record_id, number, chunk.text, change.content_hash, change.data)
+                row = (
+                    *(change.record_id, number, chunk.text),
+                    *(change.content_hash, change.data, change.updated_at),
+                )
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
             drops += [(change.record_id, number) for number in range(len(chunks), change.old_chunks)]

@@ -61,6 +61,8 @@ class TableSpec:
     tenant_column: str = "client_id"
     #: Boolean column; only rows where it is true are read. None reads all rows.
     active_column: str | None = "active"
+    #: Timestamp column by which an older state of a row is told from a newer one, where the table has it.
+    updated_column: str | None = "updated_at"
     db_schema: str = "public"
     text: Mapping[VectorType, TextRule] = field(default_factory=lambda: dict(DEFAULT_TEXT))
     #: Columns copied to the point's payload, to filter searches by. Absent ones are passed over.
@@ -161,6 +163,7 @@ class _TableConfig(BaseModel):
     primary_key: str | None = None
     tenant_column: str | None = None
     active_column: str | None = None
+    updated_column: str | None = None
     db_schema: str | None = None
     payload: list[str] | None = None
     vector_types: list[VectorType] | None = Field(default=None, min_length=1)
@@ -175,7 +178,7 @@ class _ConfigFile(BaseModel):
 def load_catalog(path: Path | None) -> TableCatalog:
     """The shipped specs with ``path`` (TOML, ``[tables.<name>]``) laid over them.
 
-    An ``active_column`` of "" means that the table has none.
+    An ``active_column`` or ``updated_column`` of "" means that the table has none.
 
     Raises:
         ConfigError: the file cannot be read or holds something unknown.
@@ -206,8 +209,9 @@ def _overlay(spec: TableSpec, table: _TableConfig) -> TableSpec:
     changes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
     }
-    if changes.get("active_column") == "":
-        changes["active_column"] = None
+    for name in ("active_column", "updated_column"):
+        if changes.get(name) == "":
+            changes[name] = None
     if table.text:
         rules = {kind: TextRule(rule.mode, tuple(rule.columns)) for kind, rule in table.text.items()}
         changes["text"] = {**spec.text, **rules}

@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from ray_app.errors import InputError
@@ -37,6 +39,35 @@ class TenantState(StrEnum):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a tenant may use of a shared server."""
+
+    requests_per_minute: int = 6_000
+    #: Tokens of text, stored or searched for, as the model counts them.
+    tokens_per_minute: int = 2_000_000
+    #: Requests under way at once.
+    concurrent_requests: int = 64
+    #: US dollars of gateway calls in a calendar month (UTC), jobs included; None sets no limit.
+    monthly_cost: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        counts = (self.requests_per_minute, self.tokens_per_minute, self.concurrent_requests)
+        if min(counts) < 1 or (self.monthly_cost is not None and self.monthly_cost < 0):
+            raise InputError("A limit is out of range.", hint="Counts are at least 1, costs at least 0.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As the ledger keeps them; the cost as text, for it is exact."""
+        cost = None if self.monthly_cost is None else str(self.monthly_cost)
+        return {**asdict(self), "monthly_cost": cost}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Limits:
+        """The inverse of ``to_json``; what is missing has its default."""
+        cost = value.get("monthly_cost")
+        return cls(**{**value, "monthly_cost": None if cost is None else Decimal(cost)})
+
+
+@dataclass(frozen=True)
 class Tenant:
     """One client of the platform, as the registry knows it."""
 
@@ -47,6 +78,7 @@ class Tenant:
     placement: Placement
     state: TenantState
     created_at: datetime
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
@@ -16,6 +16,7 @@ from ray_app.tables import TextMode, TextRule
 
 #: Characters of a chunk kept beside its vector.
 SNIPPET_CHARS: Final = 500
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def render(rule: TextRule, row: Mapping[str, Any]) -> str | None:
@@ -70,6 +71,22 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [item for item in map(_scalar, value) if item is not None]
     return _plain(value)
+
+
+def microseconds(value: Any) -> int | None:
+    """A row's ``updated_at`` as microseconds since 1970; a time without a zone is UTC. None for no time.
+
+    Text is read as ISO 8601.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)

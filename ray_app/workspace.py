@@ -72,7 +72,10 @@ class Workspace:
         kind = VectorType(index.vector_type)
         source.check_text(kind)
         chunker = self.providers.chunker_for(index.space)
-        comparer = Comparer(source.spec.text_rule(kind), source.spec.payload, index.space, chunker.chunker_id)
+        spec = source.spec
+        comparer = Comparer(
+            spec.text_rule(kind), spec.payload, index.space, chunker.chunker_id, spec.updated_column
+        )
         return IndexReader(tenant, index, source, chunker, comparer)
 
     def close(self) -> None:

@@ -95,8 +95,8 @@ class PartWriter:
         if part.record_ids and part.vectors is not None:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             metas = [
-                PointMeta(record, chunk, snippet, digest, part.provider, now, data)
-                for record, chunk, snippet, digest, data in zip(
+                PointMeta(record, chunk, text, digest, part.provider, now, data)
+                for record, chunk, text, digest, data in zip(
                     part.record_ids, part.chunk_numbers, part.texts, part.hashes, part.data, strict=True
                 )
             ]

@@ -29,7 +29,7 @@ from ray_app.identity import point_id
 from ray_app.parts import Part
 from ray_app.spaces import EmbeddingSpace
 from ray_app.tenants import TenantScope
-from ray_app.text import data_hash
+from ray_app.text import SNIPPET_CHARS, data_hash
 
 
 def _of_index(incarnation: UUID, table: str, vector_type: str) -> ColumnElement[bool]:
@@ -49,7 +49,13 @@ def entries(
         return case((func.min(column) == func.max(column), func.min(column)))
 
     query = (
-        select(vectors.record_id, agreed(vectors.content_hash), agreed(vectors.data_hash), func.count())
+        select(
+            vectors.record_id,
+            agreed(vectors.content_hash),
+            agreed(vectors.data_hash),
+            func.count(),
+            func.max(vectors.updated_at),
+        )
         .where(_of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids)))
         .group_by(vectors.record_id)
     )
@@ -114,14 +120,16 @@ def point_count(connection: Connection, incarnation: UUID, table: str, vector_ty
     return int(connection.scalar(query) or 0)
 
 
-def write_part(connection: Connection, scope: TenantScope, space: EmbeddingSpace, part: Part) -> None:
-    """Record an acknowledged part, in the caller's transaction: vectors, faults, usage."""
+def write_part(
+    connection: Connection, scope: TenantScope, space: EmbeddingSpace, part: Part, *, charge: bool = True
+) -> None:
+    """Record an acknowledged part, in the caller's transaction: vectors, faults and, to ``charge``, usage."""
     _upsert_vectors(connection, scope, space, part)
     _delete_vectors(connection, scope.incarnation, part)
     _refresh_data(connection, scope.incarnation, part)
     dead_letters.record_faults(connection, scope.incarnation, part)
     dead_letters.resolve(connection, scope.incarnation, part)
-    if part.tokens or part.vectors is not None:
+    if charge and (part.tokens or part.vectors is not None):
         usage.add_part(connection, scope.incarnation, space, part)
 
 
@@ -141,20 +149,27 @@ def _upsert_vectors(connection: Connection, scope: TenantScope, space: Embedding
             "content_hash": digest,
             "data_hash": data_hash(data),
             "version": part.version,
-            "snippet": snippet,
+            "updated_at": updated_at,
+            "snippet": text[:SNIPPET_CHARS],
             "provider": part.provider,
             "model": space.model,
             "embedded_at": now,
         }
-        for record, chunk, digest, snippet, data in zip(
-            part.record_ids, part.chunk_numbers, part.hashes, part.texts, part.data, strict=True
+        for record, chunk, digest, text, data, updated_at in zip(
+            part.record_ids,
+            part.chunk_numbers,
+            part.hashes,
+            part.texts,
+            part.data,
+            part.updated_at,
+            strict=True,
         )
     ]
     if not rows:
         return
     statement = insert(qdrant_vectors)
     names = (
-        *("space_id", "content_hash", "data_hash", "version"),
+        *("space_id", "content_hash", "data_hash", "version", "updated_at"),
         *("snippet", "provider", "model", "embedded_at"),
     )
     changed = {name: statement.excluded[name] for name in names}

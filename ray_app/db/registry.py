@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
@@ -14,6 +14,7 @@ from ray_app.db.schema import api_keys, deployment, tenants
 from ray_app.errors import AuthError, InputError, TenantExists, UnknownTenant
 from ray_app.tenants import (
     ApiKey,
+    Limits,
     Placement,
     Tenant,
     TenantScope,
@@ -147,6 +148,7 @@ class TenantRegistry:
                 .where(
                     api_keys.c.key_id == key_id,
                     api_keys.c.revoked_at.is_(None),
+                    or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
                     tenants.c.state == TenantState.ACTIVE,
                 )
             ).one_or_none()
@@ -209,4 +211,5 @@ def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
         placement=Placement(row.placement),
         state=TenantState(row.state),
         created_at=row.created_at,
+        limits=Limits.from_json(row.limits),
     )

@@ -73,6 +73,8 @@ tenants = Table(
     Column("client_id", BigInteger, nullable=False),
     Column("placement", Text, nullable=False),
     Column("state", Text, nullable=False),
+    #: The limits that differ from the defaults, as ``Limits.to_json`` spells them.
+    Column("limits", JSONB, nullable=False, server_default="{}"),
     _now("created_at"),
     _now("removed_at", null=True),
     Index("uq_tenants_live_name", "name", unique=True, postgresql_where=text("state <> 'deleted'")),
@@ -87,6 +89,8 @@ api_keys = Table(
     Column("key_hash", LargeBinary, nullable=False),
     _now("created_at"),
     _now("last_used_at", null=True),
+    #: A rotated key still works until then.
+    _now("expires_at", null=True),
     _now("revoked_at", null=True),
 )
 
@@ -126,6 +130,8 @@ qdrant_vectors = Table(
     Column("data_hash", Text, nullable=False),
     #: Source clock at the read, microseconds since 1970.
     Column("version", BigInteger, nullable=False),
+    #: The row's own ``updated_at`` in microseconds since 1970, when it has one: an older row never wins.
+    Column("updated_at", BigInteger),
     Column("snippet", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -153,7 +159,16 @@ jobs = Table(
     _now("created_at"),
     _now("started_at", null=True),
     _now("finished_at", null=True),
+    #: What a caller names a request by, so that repeating it makes no second job.
+    Column("idempotency_key", Text),
     Index("ix_jobs_incarnation_created_at", "incarnation", "created_at"),
+    Index(
+        "uq_jobs_idempotency_key",
+        "incarnation",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
 )
 
 #: Which job works on a tenant's table; the primary key is what refuses a second one.

@@ -89,8 +89,7 @@ class SourceTable:
         _check_unique(spec, inspector)
         wanted = {spec.primary_key, spec.tenant_column, *spec.payload}
         wanted |= {column for rule in spec.text.values() for column in rule.columns}
-        if spec.active_column:
-            wanted.add(spec.active_column)
+        wanted |= {name for name in (spec.active_column, spec.updated_column) if name}
         columns = [Column(name, kind) for name, kind in found.items() if name in wanted]
         return cls(spec, Table(spec.name, MetaData(), *columns, schema=spec.db_schema))
 

@@ -58,6 +58,33 @@ def add_failed_call(
     )
 
 
+def add_online(
+    connection: Connection,
+    *,
+    incarnation: UUID,
+    provider: str,
+    model: str,
+    table: str,
+    texts: int,
+    tokens: int,
+    cost: Decimal,
+    seconds: float,
+) -> None:
+    """Add what online work cost: its ``job_id`` is "", and ``table`` "" where none was concerned."""
+    _add(
+        connection,
+        incarnation=incarnation,
+        provider=provider,
+        model=model,
+        table_name=table,
+        job_id="",
+        texts=texts,
+        tokens=tokens,
+        cost=cost,
+        seconds=seconds,
+    )
+
+
 def _add(connection: Connection, **values: Any) -> None:
     statement = insert(usage).values(day=datetime.now(UTC).date(), **values)
     sums = {name: usage.c[name] + statement.excluded[name] for name in ("texts", "tokens", "cost", "seconds")}

@@ -20,6 +20,7 @@ from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import Hit, IndexKey, PointBatch, PointMeta, Scalar, StoredPoint
 from ray_app.store.sizing import json_bytes
 from ray_app.tenants import TenantScope
+from ray_app.text import SNIPPET_CHARS
 
 #: Name of the point's vector; named, so that another can join it in the same collection.
 VECTOR: Final = "dense"
@@ -104,7 +105,7 @@ def _own_keys(meta: PointMeta) -> dict[str, Any]:
         HASH: meta.content_hash,
         RECORD: meta.record_id,
         CHUNK: meta.chunk,
-        SNIPPET: clean_text(meta.snippet),
+        SNIPPET: clean_text(meta.text[:SNIPPET_CHARS]),
         EMBEDDED_AT: meta.embedded_at,
         PROVIDER: clean_text(meta.provider),
         DATA: clean_data(meta.data),

@@ -36,8 +36,8 @@ class PointMeta:
 
     record_id: str
     chunk: int
-    #: First 500 characters of the chunk's text.
-    snippet: str
+    #: The chunk's whole text: searched by its words, and kept as a snippet.
+    text: str
     content_hash: str
     provider: str
     #: UTC, ISO 8601.
@@ -140,6 +140,23 @@ class VectorStore(Protocol):
         score_threshold: float | None = None,
     ) -> list[Hit]:
         """The ``limit`` records nearest to ``vector`` by cosine, best first, each once by its best chunk."""
+
+    def search_words(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        text: str,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Hit]:
+        """The ``limit`` records whose words match ``text`` best by BM25, best first, each once.
+
+        How rare a word is counts within the tenant alone: no other tenant's texts change a score.
+        """
+
+    def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
+        """A record's vectors, float32 of shape (chunks, dimensions), by chunk; (0, dimensions) for none."""
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         """Exact number of points of the index."""

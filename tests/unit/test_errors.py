@@ -18,8 +18,10 @@ from ray_app.errors import (
     IsolationViolation,
     ItemError,
     JobConflict,
+    Overloaded,
     ProviderRefused,
     ProviderUnavailable,
+    RateLimited,
     RowbeamError,
     SettingsMismatch,
     StoreRefused,
@@ -50,6 +52,8 @@ def drawn() -> set[tuple[str, str]]:
 def make(kind: type[RowbeamError]) -> RowbeamError:
     if issubclass(kind, JobConflict):
         return kind("What happened.", job_id="job-7", hint="What to do.")
+    if issubclass(kind, RateLimited | Overloaded):
+        return kind("What happened.", retry_after=1.5, hint="What to do.")
     return kind("What happened.", hint="What to do.")
 
 
@@ -97,10 +101,11 @@ def test_http_statuses(kind: type[RowbeamError], status: int) -> None:
     assert kind.status == status
 
 
-def test_only_dependencies_that_can_come_back_are_retryable() -> None:
+def test_only_what_can_come_back_is_retryable() -> None:
     final = {SettingsMismatch, StoreRefused, ProviderRefused}
     for kind in everything():
-        assert kind.retryable == (issubclass(kind, DependencyError) and kind not in final), kind
+        comes_back = issubclass(kind, DependencyError | RateLimited) and kind not in final
+        assert kind.retryable == comes_back, kind
 
 
 @pytest.mark.parametrize("kind", everything())
