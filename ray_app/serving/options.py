@@ -1,0 +1,35 @@
+"""How the server is sized: the arguments of the Serve application."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ServingOptions(BaseModel):
+    """Defaults suit one machine. ``serve.yaml`` gives them under ``args``; ``serve run`` as ``key=value``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Router replicas. A tenant's limits are shared out evenly among them.
+    router_replicas: int = Field(default=1, ge=1)
+    #: Most CPU replicas of the local model; each takes ``cpu_threads`` cores.
+    max_cpu_replicas: int = Field(default=1, ge=1)
+    #: Torch threads, and logical CPUs, of one CPU replica; 0 takes half the node's cores, at least 1.
+    cpu_threads: int = Field(default=0, ge=0)
+    #: Most GPU replicas of the local model; none is made on a cluster without a GPU.
+    max_gpu_replicas: int = Field(default=1, ge=0)
+    #: Share of a GPU that one replica takes.
+    gpu_share: float = Field(default=1.0, gt=0, le=1)
+
+    #: Bytes of a request's body.
+    max_body_bytes: int = Field(default=32 * 1024**2, gt=0)
+    #: Inputs of one embeddings request; OpenAI's own limit.
+    max_inputs: int = Field(default=2048, gt=0)
+    #: Rows of one upsert.
+    max_records: int = Field(default=1000, gt=0)
+    #: Tokens of one row's text.
+    max_record_tokens: int = Field(default=500_000, gt=0)
+    #: Tokens taken in and not answered yet, of all tenants; above it new work is refused with 503.
+    max_queued_tokens: int = Field(default=500_000, gt=0)
+    #: Requests under way, of all tenants.
+    max_requests: int = Field(default=512, gt=0)
