@@ -119,6 +119,10 @@ class OwnedStore:
         )
         return hits
 
+    def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
+        vectors: npt.NDArray[np.float32] = self._call("vectors_of", scope, index, record_id)
+        return vectors
+
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         return int(self._call("count", scope, index))
 

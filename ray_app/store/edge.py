@@ -160,18 +160,28 @@ class EdgeStore(IsolatedStore):
         return [Found(str(hit.id), hit.payload or {}, hit.score) for hit in hits]
 
     def _page(
-        self, scope: TenantScope, space: EmbeddingSpace, where: Where, offset: Any, limit: int
+        self,
+        scope: TenantScope,
+        space: EmbeddingSpace,
+        where: Where,
+        offset: Any,
+        limit: int,
+        *,
+        vectors: bool = False,
     ) -> tuple[list[Found], Any]:
         request = edge.ScrollRequest(
             offset=offset,
             limit=limit,
             filter=translate(where, DIALECT),
             with_payload=list(payload.AUDIT_KEYS),
-            with_vector=False,
+            with_vector=[payload.VECTOR] if vectors else False,
         )
         with self._shards.use(self._path(scope, space)) as shard:
             records, following = ([], None) if shard is None else shard.scroll(request)
-        return [Found(str(record.id), record.payload or {}) for record in records], following
+        found = [
+            Found(str(record.id), record.payload or {}, vector=_dense(record.vector)) for record in records
+        ]
+        return found, following
 
     def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
         request = edge.CountRequest(exact=True, filter=translate(where, DIALECT))
@@ -194,6 +204,10 @@ class EdgeStore(IsolatedStore):
 def _scalar(value: str | int) -> Any:
     # The binding takes Python's True for the integer 1, and numpy's for what it is.
     return np.bool_(value) if isinstance(value, bool) else value
+
+
+def _dense(vectors: Any) -> list[float] | None:
+    return vectors.get(payload.VECTOR) if vectors else None
 
 
 def _config(space: EmbeddingSpace) -> edge.EdgeConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch,
 from ray_app.store.ranking import MAX_FETCH, best_by_record
 from ray_app.store.updates import PayloadUpdate, stamp_data
 from ray_app.tenants import TenantScope
+
+#: Chunks of a record asked for at a time; few records have more.
+_CHUNKS: Final = 64
 
 
 class IsolatedStore(ABC):
@@ -77,6 +80,20 @@ class IsolatedStore(ABC):
             return found
 
         return [payload.as_hit(found) for found in best_by_record(fetch, limit)]
+
+    def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
+        partition = payload.partition_of(scope, index)
+        own: list[Found] = []
+        while True:
+            chunks = range(len(own), len(own) + _CHUNKS)
+            # In a filter, beside the tenant: fetched by id alone, a point comes whoever's it is.
+            ids = tuple(payload.point_key(scope, index, record_id, chunk) for chunk in chunks)
+            where = Where(scope.incarnation, partition, ids)
+            found, _ = self._page(scope, index.space, where, None, _CHUNKS, vectors=True)
+            payload.check_tenant(scope, found)
+            own += found
+            if len(found) < _CHUNKS:
+                return payload.as_vectors(own, index.space)
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         return self._count(scope, index.space, self._all_of(scope, index))
@@ -151,9 +168,19 @@ class IsolatedStore(ABC):
 
     @abstractmethod
     def _page(
-        self, scope: TenantScope, space: EmbeddingSpace, where: Where, offset: Any, limit: int
+        self,
+        scope: TenantScope,
+        space: EmbeddingSpace,
+        where: Where,
+        offset: Any,
+        limit: int,
+        *,
+        vectors: bool = False,
     ) -> tuple[list[Found], Any]:
-        """A page of what ``where`` matches, with ``payload.AUDIT_KEYS``, and the next offset or None."""
+        """A page of what ``where`` matches, with ``payload.AUDIT_KEYS``, and the next offset or None.
+
+        ``vectors`` brings the points' vectors too.
+        """
 
     @abstractmethod
     def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:

@@ -68,6 +68,8 @@ class Found:
     point_id: str
     payload: Mapping[str, Any]
     score: float = 0.0
+    #: Where it was asked for.
+    vector: Sequence[float] | None = None
 
 
 def stamp(scope: TenantScope, index: IndexKey, batch: PointBatch) -> list[NewPoint]:
@@ -212,6 +214,13 @@ def check_tenant(scope: TenantScope, found: Sequence[Found]) -> None:
 def as_hit(found: Found) -> Hit:
     payload = found.payload
     return Hit(payload[RECORD], payload[CHUNK], found.score, payload[SNIPPET], payload.get(DATA) or {})
+
+
+def as_vectors(found: Sequence[Found], space: EmbeddingSpace) -> npt.NDArray[np.float32]:
+    """Their vectors by chunk, float32 of shape (len(found), dimensions)."""
+    ordered = sorted(found, key=lambda point: point.payload[CHUNK])
+    vectors = np.array([point.vector for point in ordered], np.float32)
+    return vectors.reshape(len(ordered), space.dimensions)
 
 
 def as_stored(found: Found) -> StoredPoint:

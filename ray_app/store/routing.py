@@ -65,6 +65,9 @@ class RoutedStore:
             scope, index, vector, limit=limit, conditions=conditions, score_threshold=score_threshold
         )
 
+    def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
+        return self._of(scope).vectors_of(scope, index, record_id)
+
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         return self._of(scope).count(scope, index)
 

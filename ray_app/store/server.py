@@ -211,7 +211,14 @@ class ServerStore(IsolatedStore):
         return [Found(str(hit.id), hit.payload or {}, hit.score) for hit in hits]
 
     def _page(
-        self, scope: TenantScope, space: EmbeddingSpace, where: Where, offset: Any, limit: int
+        self,
+        scope: TenantScope,
+        space: EmbeddingSpace,
+        where: Where,
+        offset: Any,
+        limit: int,
+        *,
+        vectors: bool = False,
     ) -> tuple[list[Found], Any]:
         def read(name: str) -> tuple[list[models.Record], Any]:
             return self._client.scroll(
@@ -220,10 +227,15 @@ class ServerStore(IsolatedStore):
                 offset=offset,
                 limit=limit,
                 with_payload=list(payload.AUDIT_KEYS),
+                with_vectors=[payload.VECTOR] if vectors else False,
             )
 
         records, following = self._read(traffic_name(scope, space), read) or ([], None)
-        return [Found(str(record.id), record.payload or {}) for record in records], following
+        found = [
+            Found(str(record.id), record.payload or {}, vector=server_models.dense(record.vector))
+            for record in records
+        ]
+        return found, following
 
     def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
         """Walked, not asked for: strict mode refuses an exact count and an approximate one proves nothing."""

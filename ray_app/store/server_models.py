@@ -54,6 +54,11 @@ def set_payload(update: PayloadUpdate) -> models.SetPayloadOperation:
     return models.SetPayloadOperation(set_payload=models.SetPayload(payload=update.payload, filter=where))
 
 
+def dense(vectors: Any) -> Any:
+    """The dense vector of a point's named ones; None when they were not asked for."""
+    return vectors.get(payload.VECTOR) if isinstance(vectors, dict) else None
+
+
 def traffic_name(scope: TenantScope, space: EmbeddingSpace) -> str:
     """The name calls go to: an alias of the shared collection, or the tenant's own collection."""
     shared = f"es_{space.space_id}"

@@ -114,6 +114,23 @@ class TestIsolation:
         with pytest.raises(IsolationViolation):
             list(world.store.scroll(scope, index))
 
+    def test_the_vectors_of_a_record_are_its_own_even_where_a_foreign_point_has_its_id(
+        self, world: World
+    ) -> None:
+        scope, index = world.tenant(), world.index()
+        world.filled(scope, index, batch([meta("1")], [unit(0, 1)]))
+        forge(world, scope, str(point_id(SECRET, scope.incarnation, "issues", "content", "1", 1)))
+        assert world.store.vectors_of(scope, index, "1").tolist() == [[0, 1, 0, 0]]
+
+    def test_foreign_vectors_do_not_get_out_when_the_filter_fails(
+        self, world: World, unfiltered: None
+    ) -> None:
+        scope, index = world.tenant(), world.index()
+        world.filled(scope, index, batch([meta("1")], [unit(0, 1)]))
+        forge(world, scope)
+        with pytest.raises(IsolationViolation):
+            world.store.vectors_of(scope, index, "1")
+
     @pytest.fixture
     def unfiltered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Reads that name the partition only: the fault that the result wall is for."""
