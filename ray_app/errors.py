@@ -8,6 +8,7 @@
     │   ├── UnknownVectorType      not content, summary or metadata, or not configured for the table
     │   ├── UnknownJob             no job with that id
     │   ├── UnknownRecord          the tenant has no such record in its index
+    │   ├── UnknownKey             the tenant has no API key with that id
     │   ├── UnknownModel           no space of that model is served here
     │   ├── TooLarge               more than one request may carry
     │   ├── InvalidTableSpec       a spec names a column the table does not have
@@ -115,6 +116,12 @@ class UnknownRecord(InputError):
     status = 404
 
 
+class UnknownKey(InputError):
+    """The tenant has no API key with that id."""
+
+    status = 404
+
+
 class UnknownModel(InputError):
     """No embedding space of that model is served here."""
 
@@ -168,7 +175,16 @@ class RateLimited(LimitReached):
 
 
 class BudgetExhausted(LimitReached):
-    """The tenant's cost budget is spent; nothing more is bought until it is raised or the month ends."""
+    """The tenant's cost budget is spent; nothing more is bought until it is raised or the month ends.
+
+    ``tokens`` and ``cost`` (US dollars) are what the refused call had spent already, as in
+    ``ProviderUnavailable``.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tokens = 0
+        self.cost = Decimal(0)
 
 
 class ConflictError(RowbeamError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -211,6 +211,34 @@ class NewTenant:
 
 
 @dataclass(frozen=True)
+class KeyInfo:
+    """An API key as it may be shown again: all but the key."""
+
+    key_id: str
+    created_at: datetime
+    last_used_at: datetime | None
+    #: When a rotated key stops working, or stopped; None while it has no end.
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A new key, and the old one with the time from which it is refused."""
+
+    #: Shown once; only its hash is kept.
+    api_key: ApiKey
+    replaced: KeyInfo
+
+
+@dataclass(frozen=True)
+class Revocation:
+    key: KeyInfo
+    #: Keys of the tenant that still work; with 0 nobody can call in its name until one is added.
+    usable_left: int
+
+
+@dataclass(frozen=True)
 class TenantDetails:
     tenant: Tenant
     key_ids: tuple[str, ...]
@@ -234,6 +262,44 @@ class ErasureReport:
     @property
     def proven(self) -> bool:
         return self.points_left == 0 and self.ledger_rows_left == 0
+
+
+@dataclass(frozen=True)
+class UsageRow:
+    """What one provider and model did for one table on one day (UTC)."""
+
+    day: date
+    provider: str
+    model: str
+    #: Empty for texts that belong to no table, such as those of the embeddings API.
+    table: str
+    texts: int
+    tokens: int
+    #: US dollars.
+    cost: Decimal
+
+
+@dataclass(frozen=True)
+class UsageReport:
+    """A tenant's usage from ``first`` to ``last``, both included."""
+
+    tenant: str
+    first: date
+    last: date
+    #: By day, provider, model and table.
+    rows: tuple[UsageRow, ...]
+
+    @property
+    def texts(self) -> int:
+        return sum(row.texts for row in self.rows)
+
+    @property
+    def tokens(self) -> int:
+        return sum(row.tokens for row in self.rows)
+
+    @property
+    def cost(self) -> Decimal:
+        return sum((row.cost for row in self.rows), Decimal(0))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from ray_app.errors import InputError
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _KEY_PREFIX: Final = "rb"
+#: Above any use, and below what floating point counts exactly.
+MAX_LIMIT: Final = 1_000_000_000
 
 
 class Placement(StrEnum):
@@ -52,8 +54,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         counts = (self.requests_per_minute, self.tokens_per_minute, self.concurrent_requests)
-        if min(counts) < 1 or (self.monthly_cost is not None and self.monthly_cost < 0):
-            raise InputError("A limit is out of range.", hint="Counts are at least 1, costs at least 0.")
+        cost = Decimal(0) if self.monthly_cost is None else self.monthly_cost
+        if min(counts) < 1 or max(counts) > MAX_LIMIT or not (cost.is_finite() and 0 <= cost <= MAX_LIMIT):
+            raise InputError(
+                "A limit is out of range.",
+                hint=f"Counts are 1 to {MAX_LIMIT:,}, costs 0 to {MAX_LIMIT:,} US dollars.",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps them; the cost as text, for it is exact."""

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from sqlalchemy import Engine
 
+from ray_app.db.api_keys import ApiKeys
 from ray_app.db.engine import ledger_engine, source_engine
 from ray_app.db.indexes import PinnedIndex
 from ray_app.db.registry import TenantRegistry
@@ -61,6 +62,10 @@ class Workspace:
     @cached_property
     def registry(self) -> TenantRegistry:
         return TenantRegistry(self.ledger)
+
+    @cached_property
+    def keys(self) -> ApiKeys:
+        return ApiKeys(self.ledger)
 
     def source_table(self, name: str) -> SourceTable:
         """Raises UnknownTable, InvalidTableSpec."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, Row, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
@@ -50,7 +52,6 @@ class TenantRegistry:
             raise InputError(
                 f"Client id {client_id} is out of range.", hint="Use 0 or more, as in the tables."
             )
-        key = mint_api_key()
         incarnation = uuid4()
         try:
             with self._engine.begin() as connection:
@@ -65,11 +66,7 @@ class TenantRegistry:
                     )
                     .returning(tenants)
                 ).one()
-                connection.execute(
-                    insert(api_keys).values(
-                        key_id=key.key_id, incarnation=incarnation, key_hash=hash_api_key(key.text)
-                    )
-                )
+                key = insert_key(connection, incarnation)
         except IntegrityError as error:
             taken = f"client id {client_id}" if "client" in str(error.orig) else f"name {name!r}"
             raise TenantExists(
@@ -84,10 +81,7 @@ class TenantRegistry:
                 select(tenants).where(tenants.c.name == name, tenants.c.state == TenantState.ACTIVE)
             ).one_or_none()
         if row is None:
-            raise UnknownTenant(
-                f"There is no tenant named {name!r}.",
-                hint="rowbeam tenant list shows all; rowbeam tenant add makes one.",
-            )
+            raise _unknown(name)
         return _tenant(row)
 
     def find_unfinished_removal(self, name: str) -> Tenant | None:
@@ -106,16 +100,48 @@ class TenantRegistry:
             ).all()
         return [_tenant(row) for row in rows]
 
+    def set_limits(self, name: str, changes: Mapping[str, int | Decimal | None]) -> Tenant:
+        """Change some of a tenant's limits, named as the fields of ``Limits``; None restores a default.
+
+        Raises:
+            UnknownTenant: there is none of that name.
+            InputError: there is no such limit, or it is out of range.
+        """
+        unknown = sorted(set(changes) - set(Limits.__dataclass_fields__))
+        if unknown:
+            raise InputError(f"There is no limit {unknown[0]!r}.", param=unknown[0])
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                select(tenants)
+                .where(tenants.c.name == name, tenants.c.state == TenantState.ACTIVE)
+                .with_for_update()
+            ).one_or_none()
+            if row is None:
+                raise _unknown(name)
+            kept = {key: value for key, value in row.limits.items() if key not in changes}
+            given = {key: value for key, value in changes.items() if value is not None}
+            limits = replace(Limits.from_json(kept), **given)  # type: ignore[arg-type]  # by field name
+            defaults = Limits().to_json()
+            differing = {key: value for key, value in limits.to_json().items() if value != defaults[key]}
+            changed = connection.execute(
+                update(tenants)
+                .where(tenants.c.incarnation == row.incarnation)
+                .values(limits=differing)
+                .returning(tenants)
+            ).one()
+        return _tenant(changed)
+
     def greatest_client_id(self) -> int:
         """The greatest client id ever registered, 0 when there is none."""
         with self._engine.connect() as connection:
             return int(connection.scalar(select(func.max(tenants.c.client_id))) or 0)
 
     def key_ids(self, tenant: Tenant) -> Sequence[str]:
+        """Of the keys that work now, oldest first."""
         with self._engine.connect() as connection:
             return connection.scalars(
                 select(api_keys.c.key_id)
-                .where(api_keys.c.incarnation == tenant.incarnation, api_keys.c.revoked_at.is_(None))
+                .where(api_keys.c.incarnation == tenant.incarnation, usable_key())
                 .order_by(api_keys.c.created_at)
             ).all()
 
@@ -147,8 +173,7 @@ class TenantRegistry:
                 .join_from(api_keys, tenants, api_keys.c.incarnation == tenants.c.incarnation)
                 .where(
                     api_keys.c.key_id == key_id,
-                    api_keys.c.revoked_at.is_(None),
-                    or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
+                    usable_key(),
                     tenants.c.state == TenantState.ACTIVE,
                 )
             ).one_or_none()
@@ -190,6 +215,21 @@ class TenantRegistry:
         return self._secret
 
 
+def usable_key() -> ColumnElement[bool]:
+    """Whether a row of ``api_keys`` opens anything now."""
+    keys = api_keys.c
+    return and_(keys.revoked_at.is_(None), or_(keys.expires_at.is_(None), keys.expires_at > func.now()))
+
+
+def insert_key(connection: Connection, incarnation: UUID) -> ApiKey:
+    """A new key of a tenant, in the caller's transaction."""
+    key = mint_api_key()
+    connection.execute(
+        insert(api_keys).values(key_id=key.key_id, incarnation=incarnation, key_hash=hash_api_key(key.text))
+    )
+    return key
+
+
 def lock_active(connection: Connection, incarnation: UUID) -> None:
     """Hold the tenant active until the transaction ends: the fence between writers and its removal.
 
@@ -200,7 +240,14 @@ def lock_active(connection: Connection, incarnation: UUID) -> None:
         select(tenants.c.state).where(tenants.c.incarnation == incarnation).with_for_update(read=True)
     )
     if state != TenantState.ACTIVE:
-        raise UnknownTenant("The tenant was removed while its rows were being embedded.")
+        raise UnknownTenant("The tenant was removed meanwhile.")
+
+
+def _unknown(name: str) -> UnknownTenant:
+    return UnknownTenant(
+        f"There is no tenant named {name!r}.",
+        hint="rowbeam tenant list shows all; rowbeam tenant add makes one.",
+    )
 
 
 def _tenant(row: Row[tuple[object, ...]]) -> Tenant:
