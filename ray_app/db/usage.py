@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db.schema import usage
-from ray_app.errors import ProviderUnavailable
+from ray_app.errors import InputError, ProviderUnavailable
 from ray_app.parts import Part
+from ray_app.reports import UsageReport, UsageRow
 from ray_app.spaces import EmbeddingSpace
+from ray_app.tenants import Tenant
 
 #: How far back a provider's speed is averaged: long enough to be steady, short enough to follow new hardware.
 SPEED_WINDOW: Final = timedelta(days=7)
+
+#: Days of one usage report: a year, and the day it began on.
+MAX_DAYS: Final = 367
 
 
 def add_part(connection: Connection, incarnation: UUID, space: EmbeddingSpace, part: Part) -> None:
@@ -41,7 +46,7 @@ def add_failed_call(
     space: EmbeddingSpace,
     part: Part,
     provider: str,
-    error: ProviderUnavailable,
+    error: ProviderUnavailable | BudgetExhausted,
 ) -> None:
     """Add what a call spent before it failed: its vectors are lost, its bill is not."""
     _add(
@@ -91,6 +96,14 @@ def _add(connection: Connection, **values: Any) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=list(usage.primary_key), set_=sums))
 
 
+def spent_since(connection: Connection, incarnation: UUID, day: date) -> Decimal:
+    """US dollars a tenant has spent from ``day`` (UTC) on, jobs included."""
+    query = select(func.coalesce(func.sum(usage.c.cost), 0)).where(
+        usage.c.incarnation == incarnation, usage.c.day >= day
+    )
+    return Decimal(connection.execute(query).scalar_one())
+
+
 def spent(
     connection: Connection, *, incarnation: UUID | None = None, job_id: str | None = None
 ) -> tuple[int, Decimal]:
@@ -102,6 +115,31 @@ def spent(
         query = query.where(usage.c.job_id == job_id)
     tokens, cost = connection.execute(query).one()
     return int(tokens), Decimal(cost)
+
+
+def read_report(engine: Engine, tenant: Tenant, first: date, last: date) -> UsageReport:
+    """The tenant's usage by day (UTC), provider, model and table, both days included.
+
+    Online usage of the last few seconds may still be in a server's memory.
+
+    Raises:
+        InputError: ``last`` is before ``first``, or more than ``MAX_DAYS`` days are asked for.
+    """
+    if not timedelta(0) <= last - first < timedelta(days=MAX_DAYS):
+        raise InputError("The days are out of order or too far apart.", hint=f"Ask for 1 to {MAX_DAYS} days.")
+    by = (usage.c.day, usage.c.provider, usage.c.model, usage.c.table_name)
+    query = (
+        select(*by, *(func.sum(usage.c[name]).label(name) for name in ("texts", "tokens", "cost")))
+        .where(usage.c.incarnation == tenant.incarnation, usage.c.day.between(first, last))
+        .group_by(*by)
+        .order_by(*by)
+    )
+    with engine.connect() as connection:
+        rows = tuple(
+            UsageRow(*row[:4], int(row.texts), int(row.tokens), Decimal(row.cost))
+            for row in connection.execute(query)
+        )
+    return UsageReport(tenant.name, first, last, rows)
 
 
 def speed_of(connection: Connection, provider: str, model: str) -> float | None:
