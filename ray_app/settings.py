@@ -32,6 +32,10 @@ class GatewaySettings(BaseModel):
     max_inputs: int = Field(default=2048, gt=0, le=2048)
     #: Tokens in one request.
     max_request_tokens: int = Field(default=300_000, gt=0)
+    #: Requests and tokens a minute that the endpoint allows this key; 0 or less where unknown, and
+    #: then its ``x-ratelimit-limit-*`` headers tell, if it sends them.
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
     #: Estimated tokens of one chunk; lower it for a model that reads fewer than 2,500 bytes at once.
     chunk_tokens: int = Field(default=1000, ge=16)
     #: Seconds for one request.
@@ -59,6 +63,9 @@ class Settings(BaseModel):
     config_file: Path | None = None
     #: Torch threads of one local encoder; None takes all cores of the node.
     encoder_threads: int | None = Field(default=None, gt=0)
+    #: Where the HTTP server listens that ``rowbeam up`` starts; other machines reach it at 0.0.0.0 only.
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, gt=0, le=65535)
     #: Seconds a job waits for Postgres or the vector store to come back before it stops, resumable.
     outage_budget: float = Field(default=60.0, ge=0)
 
@@ -180,6 +187,8 @@ _PLAIN: Final = {
     "ray_address": "RAY_ADDRESS",
     "config_file": "ROWBEAM_CONFIG",
     "encoder_threads": "ROWBEAM_ENCODER_THREADS",
+    "http_host": "ROWBEAM_HTTP_HOST",
+    "http_port": "ROWBEAM_HTTP_PORT",
     "outage_budget": "ROWBEAM_OUTAGE_BUDGET",
 }
 _GATEWAY: Final = {
@@ -190,6 +199,8 @@ _GATEWAY: Final = {
     "price_per_million": "ROWBEAM_GATEWAY_PRICE_PER_MILLION",
     "max_inputs": "ROWBEAM_GATEWAY_MAX_INPUTS",
     "max_request_tokens": "ROWBEAM_GATEWAY_MAX_TOKENS",
+    "requests_per_minute": "ROWBEAM_GATEWAY_RPM",
+    "tokens_per_minute": "ROWBEAM_GATEWAY_TPM",
     "chunk_tokens": "ROWBEAM_GATEWAY_CHUNK_TOKENS",
     "timeout": "ROWBEAM_GATEWAY_TIMEOUT",
     "outage_budget": "ROWBEAM_GATEWAY_OUTAGE_BUDGET",

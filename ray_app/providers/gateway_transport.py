@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -24,6 +25,17 @@ _SUSPECT_ATTEMPTS: Final = 4
 _CONNECT_SECONDS: Final = 10.0
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One request on the wire and what came of it."""
+
+    outcome: Answer | Fault
+    #: Tokens the endpoint charged for it, answered usably or not.
+    tokens: int = 0
+    #: The answer's headers, names in any case; none when no answer came.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
 class Call:
     """What the requests of one ``embed`` call share: patience, spending, and the failure that ends all."""
 
@@ -32,6 +44,12 @@ class Call:
         self.tokens = 0
         self._failure: ProviderUnavailable | None = None
         self._failed = asyncio.Event()
+
+    async def attempt(self, texts: Sequence[str], send: Callable[[], Awaitable[Attempt]]) -> Attempt:
+        """Send one request for ``texts``. A subclass may hold it back, refuse it, and see how it went."""
+        attempt = await send()
+        self.tokens += attempt.tokens
+        return attempt
 
     def fail(self, error: ProviderUnavailable) -> ProviderUnavailable:
         """End the call: nothing more is sent, what is on the wire is awaited. Returns the first error."""
@@ -87,7 +105,7 @@ class Transport:
         while True:
             await self._hold(call)
             started = time.monotonic()
-            outcome = await self._attempt(call, body, texts)
+            outcome = (await call.attempt(texts, lambda: self._attempt(body, texts))).outcome
             if isinstance(outcome, Answer):
                 call.clock.succeeded()
                 return outcome
@@ -122,20 +140,20 @@ class Transport:
             self._not_before = max(self._not_before, time.monotonic() + asked)
         await call.pause(wait)
 
-    async def _attempt(self, call: Call, body: bytes, texts: Sequence[str]) -> Answer | Fault:
+    async def _attempt(self, body: bytes, texts: Sequence[str]) -> Attempt:
         response = await self._post(body)
         if isinstance(response, Fault):
-            return response
+            return Attempt(response)
+        headers, status = response.headers, response.status_code
         if not response.is_success:
             said = decode_error(response.content)
-            return judge(response.status_code, said, len(texts), asked_wait(response.headers, said.message))
+            return Attempt(judge(status, said, len(texts), asked_wait(headers, said.message)), 0, headers)
         try:
             answer = decode_answer(response.content, len(texts))
         except MalformedAnswer as error:
-            call.tokens += error.tokens or 0
-            return Fault(Verdict.SUSPECT, str(error), response.status_code)
-        call.tokens += sum(map(estimate_tokens, texts)) if answer.tokens is None else answer.tokens
-        return answer
+            return Attempt(Fault(Verdict.SUSPECT, str(error), status), error.tokens or 0, headers)
+        charged = sum(map(estimate_tokens, texts)) if answer.tokens is None else answer.tokens
+        return Attempt(answer, charged, headers)
 
     async def _post(self, body: bytes) -> httpx.Response | Fault:
         try:

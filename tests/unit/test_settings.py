@@ -29,6 +29,8 @@ FULL = {
     "ROWBEAM_GATEWAY_PRICE_PER_MILLION": "0.13",
     "ROWBEAM_GATEWAY_MAX_INPUTS": "16",
     "ROWBEAM_GATEWAY_MAX_TOKENS": "8000",
+    "ROWBEAM_GATEWAY_RPM": "3000",
+    "ROWBEAM_GATEWAY_TPM": "1000000",
     "ROWBEAM_GATEWAY_CHUNK_TOKENS": "500",
     "ROWBEAM_GATEWAY_TIMEOUT": "9",
     "ROWBEAM_GATEWAY_OUTAGE_BUDGET": "11",
@@ -66,6 +68,7 @@ def test_every_variable_is_read() -> None:
         256,
     )
     assert (gateway.max_inputs, gateway.max_request_tokens, gateway.chunk_tokens) == (16, 8000, 500)
+    assert (gateway.requests_per_minute, gateway.tokens_per_minute) == (3000, 1_000_000)
     assert (gateway.price_per_million, gateway.timeout, gateway.outage_budget) == (0.13, 9, 11)
 
 
