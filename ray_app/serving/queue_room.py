@@ -1,0 +1,49 @@
+"""How tenants share the queue: what has to drain before one more request may join it. Pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: What a tenant holds may be this many times what is left free.
+_SHARE_OF_FREE: Final = 4
+
+
+@dataclass(frozen=True)
+class QueueRoom:
+    """The queue as one tenant finds it; all in tokens, or all in requests.
+
+    A tenant that holds a part already may grow only to ``_SHARE_OF_FREE`` times what is free (the dynamic
+    threshold of Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998): alone it fills 4/5, two
+    greedy ones 4/9 each, and a tenant that comes later still finds room. One that holds nothing is
+    refused only when its request does not fit.
+    """
+
+    limit: float
+    #: Taken in and not answered, of all tenants.
+    taken: float
+    #: The tenant's own part of ``taken``.
+    held: float
+    #: Promised to requests of the tenant that were told to come back.
+    promised: float
+    #: Promised to those of other tenants.
+    promised_others: float
+    #: Tenants with a part in the queue, this one included.
+    tenants: int
+
+    def lacking(self, need: float, *, has_place: bool) -> float:
+        """What has to drain before ``need`` fits; 0 or less when it fits now.
+
+        Promises hold back who comes later. Those of other tenants do so only beyond an equal share, for else
+        a tenant could keep all others out by being refused often. Never more than all that is ahead,
+        so a request larger than the queue is let in when that is empty.
+        """
+        ahead = self.taken
+        if not has_place:
+            ahead += self.promised
+            if self.held + self.promised + need > self.limit / self.tenants:
+                ahead += self.promised_others
+        free = self.limit - ahead
+        fits = min(need, self.limit) - free
+        share = (self.held + need) / _SHARE_OF_FREE - free if self.held else fits
+        return min(ahead, max(fits, share))
