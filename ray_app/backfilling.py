@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy.exc import IntegrityError
 
 from ray_app.db import dead_letters, jobs
-from ray_app.db.indexes import PinnedIndex, pin
+from ray_app.db.idempotency import Asked, find_job, is_repeat
+from ray_app.db.indexes import PinnedIndex
 from ray_app.db.jobs import JobRequest
 from ray_app.db.ranges import RangeSpec
 from ray_app.planning import Target, choose_targets, cut_work
@@ -19,6 +23,15 @@ from ray_app.workspace import Workspace
 REDRIVE_RECORDS = 100
 
 
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job that is in the ledger."""
+
+    job_id: str
+    #: Whether a driver has to be started for it: it is new, or no earlier try to start one worked.
+    to_start: bool
+
+
 def create_backfill(
     workspace: Workspace,
     tenant: Tenant,
@@ -26,16 +39,65 @@ def create_backfill(
     tables: Iterable[str] | None = None,
     vector_types: Iterable[str] | None = None,
     prefer: Preference | None = None,
+    idempotency_key: str | None = None,
 ) -> str:
     """A pending backfill job; its id. From here on its indexes' spaces are pinned.
 
+    Repeated under the same ``idempotency_key`` it answers the first call's job, also after that ended.
+
     Raises:
         UnknownTable, UnknownVectorType, InvalidTableSpec, ConfigError: as ``choose_targets``.
+        InputError: the idempotency key cannot be used.
         JobConflict: another job works on one of the tables.
+        ConflictError: the idempotency key was used for another request.
     """
+    return queue_backfill(
+        workspace,
+        tenant,
+        tables=tables,
+        vector_types=vector_types,
+        prefer=prefer,
+        idempotency_key=idempotency_key,
+    ).job_id
+
+
+def queue_backfill(
+    workspace: Workspace,
+    tenant: Tenant,
+    *,
+    tables: Iterable[str] | None = None,
+    vector_types: Iterable[str] | None = None,
+    prefer: Preference | None = None,
+    idempotency_key: str | None = None,
+) -> QueuedJob:
+    """As ``create_backfill``, for a caller that hands the job to somebody else to run.
+
+    When that failed, the repeat under the same key makes the job pending again.
+    """
+    tables = None if tables is None else list(tables)
+    vector_types = None if vector_types is None else list(vector_types)
+    asked = None
+    if idempotency_key is not None:
+        asked = Asked.of(idempotency_key, "backfill", tables, vector_types, prefer)
+        if repeated := _repeated(workspace, tenant, asked):
+            return repeated
     targets, _ = choose_targets(workspace, tenant, tables, vector_types, prefer)
     work = [item for target in targets for item in cut_work(workspace, target)]
-    return _create(workspace, tenant, "backfill", targets, work, prefer)
+    try:
+        return QueuedJob(_create(workspace, tenant, "backfill", targets, work, prefer, asked), True)
+    except IntegrityError as error:
+        # The same request, made at the same time, was first.
+        if asked is None or not is_repeat(error) or not (repeated := _repeated(workspace, tenant, asked)):
+            raise
+        return repeated
+
+
+def _repeated(workspace: Workspace, tenant: Tenant, asked: Asked) -> QueuedJob | None:
+    """The job of the request's first call, if there was one."""
+    job_id = find_job(workspace.ledger, tenant.incarnation, asked)
+    if job_id is None:
+        return None
+    return QueuedJob(job_id, jobs.requeue(workspace.ledger, job_id, unstarted=True))
 
 
 def create_redrive(workspace: Workspace, tenant: Tenant) -> str | None:
@@ -89,14 +151,12 @@ def _create(
     targets: list[Target],
     work: list[RangeSpec],
     prefer: Preference | None,
+    asked: Asked | None = None,
 ) -> str:
     request = JobRequest(
         tables=tuple(dict.fromkeys(target.reader.index.table for target in targets)),
         vector_types=tuple(dict.fromkeys(str(target.reader.index.vector_type) for target in targets)),
         prefer=prefer,
     )
-    job_id = jobs.create_job(workspace.ledger, tenant.incarnation, kind, request, work)
-    with workspace.ledger.begin() as connection:
-        for target in targets:
-            pin(connection, tenant.incarnation, target.reader.index)
-    return job_id
+    indexes = [target.reader.index for target in targets]
+    return jobs.create_job(workspace.ledger, tenant.incarnation, kind, request, work, indexes, asked)

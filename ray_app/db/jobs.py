@@ -20,6 +20,8 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, up
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from ray_app.db import ranges
+from ray_app.db.idempotency import Asked
+from ray_app.db.indexes import PinnedIndex, pin
 from ray_app.db.ranges import RangeSpec
 from ray_app.db.registry import lock_active
 from ray_app.db.schema import job_locks, jobs
@@ -58,12 +60,19 @@ def host_id() -> str:
 
 
 def create_job(
-    engine: Engine, incarnation: UUID, kind: str, request: JobRequest, work: Sequence[RangeSpec]
+    engine: Engine,
+    incarnation: UUID,
+    kind: str,
+    request: JobRequest,
+    work: Sequence[RangeSpec],
+    indexes: Sequence[PinnedIndex] = (),
+    asked: Asked | None = None,
 ) -> str:
-    """Create a pending job and lock its tables.
+    """Create a pending job, lock its tables and pin its indexes; ``asked`` has its idempotency key.
 
     Raises:
         JobConflict: an active job works on one of the tables; it is named.
+        sqlalchemy.exc.IntegrityError: the tenant has a job with the idempotency key.
     """
     job_id = f"job-{secrets.token_hex(6)}"
     with engine.begin() as connection:
@@ -78,7 +87,9 @@ def create_job(
                     "tables": list(request.tables),
                     "vector_types": list(request.vector_types),
                     "prefer": request.prefer,
+                    **({"asked": asked.to_json()} if asked else {}),
                 },
+                idempotency_key=asked.key if asked else None,
                 owner_host=host_id(),
                 owner_pid=os.getpid(),
                 heartbeat_at=func.now(),
@@ -86,6 +97,8 @@ def create_job(
         )
         _lock_tables(connection, job_id, incarnation, request.tables)
         ranges.add(connection, job_id, work)
+        for index in indexes:
+            pin(connection, incarnation, index)
     return job_id
 
 
@@ -172,6 +185,39 @@ def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:
         )
         ranges.reset(connection, job_id)
     return TakenJob(job_id, run, row.incarnation, request)
+
+
+def requeue(engine: Engine, job_id: str, *, unstarted: bool = False) -> bool:
+    """Make a job pending again, its tables locked; whether its driver now has to be started.
+
+    False for a job that is active: somebody else has seen to it. With ``unstarted`` also for one
+    that ever had a driver or was cancelled.
+
+    Raises:
+        UnknownJob: there is none of that id.
+        JobConflict: another job works on one of its tables.
+        ConflictError: it has succeeded.
+    """
+    with engine.begin() as connection:
+        row = _job_row(connection, job_id, lock=True)
+        if owner_alive(row) or (unstarted and (row.run or row.state == JobState.CANCELLED)):
+            return False
+        _check_takeable(row)
+        lock_active(connection, row.incarnation)
+        _lock_tables(connection, job_id, row.incarnation, row.request["tables"])
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.job_id == job_id)
+            .values(
+                state=JobState.PENDING,
+                owner_host=host_id(),
+                owner_pid=os.getpid(),
+                heartbeat_at=func.now(),
+                finished_at=None,
+                error=None,
+            )
+        )
+    return True
 
 
 def heartbeat(engine: Engine, job: TakenJob, progress: dict[str, Any]) -> JobState:
