@@ -61,6 +61,8 @@ class Settings(BaseModel):
     ray_address: str | None = None
     #: TOML file with table specs and preferences; None means ``home/rowbeam.toml`` when it exists.
     config_file: Path | None = None
+    #: The operator's key for the server's admin routes; None takes the one generated under ``home``.
+    admin_key: SecretStr | None = Field(default=None, min_length=16)
     #: Torch threads of one local encoder; None takes all cores of the node.
     encoder_threads: int | None = Field(default=None, gt=0)
     #: Where the HTTP server listens that ``rowbeam up`` starts; other machines reach it at 0.0.0.0 only.
@@ -186,6 +188,7 @@ _PLAIN: Final = {
     "local_model": "ROWBEAM_LOCAL_MODEL",
     "ray_address": "RAY_ADDRESS",
     "config_file": "ROWBEAM_CONFIG",
+    "admin_key": "ROWBEAM_ADMIN_KEY",
     "encoder_threads": "ROWBEAM_ENCODER_THREADS",
     "http_host": "ROWBEAM_HTTP_HOST",
     "http_port": "ROWBEAM_HTTP_PORT",

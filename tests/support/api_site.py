@@ -1,0 +1,226 @@
+"""The API as its users meet it: real HTTP, Postgres, store and model in this process, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import httpx
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from ray_app import onboarding
+from ray_app.api.app import create_api
+from ray_app.api.authentication import Authenticator
+from ray_app.api.services import JobSubmitter, Services
+from ray_app.providers.catalog import ProviderCatalog
+from ray_app.providers.port import Embedded, EmbeddingProvider
+from ray_app.serving.admission import Admission
+from ray_app.serving.options import ServingOptions
+from ray_app.serving.port import EmbedCall, EmbeddingBackend, Load, Purpose, Served
+from ray_app.serving.usage_log import UsageLog
+from ray_app.settings import Settings, child_environment
+from ray_app.spaces import EmbeddingSpace, Preference
+from ray_app.store.port import VectorStore
+from ray_app.store.routing import open_store
+from ray_app.tenants import Tenant
+from ray_app.workspace import Workspace
+
+ADMIN_KEY = "rbadmin_for-tests-only-0123456789"
+#: Seconds to wait for a server to start or to end.
+PATIENCE = 20.0
+
+
+class ProviderBackend:
+    """An ``EmbeddingBackend`` over the providers of this process, one call at a time."""
+
+    def __init__(self, catalog: ProviderCatalog) -> None:
+        self._catalog = catalog
+        self._lock = threading.Lock()
+
+    def spaces(self) -> Sequence[EmbeddingSpace]:
+        found = [self._catalog.spaces_for(each) for each in (Preference.FAST, Preference.QUALITY)]
+        return list(dict.fromkeys(found))
+
+    async def embed(self, call: EmbedCall) -> Served:
+        provider = self._catalog.provider_for(call.space)
+        started = time.monotonic()
+        embedded = await asyncio.to_thread(self._embed, provider, call)
+        return Served(embedded, provider.name, time.monotonic() - started)
+
+    def _embed(self, provider: EmbeddingProvider, call: EmbedCall) -> Embedded:
+        with self._lock:
+            if call.purpose is Purpose.DOCUMENT:
+                return provider.embed_documents(call.texts)
+            vectors = [provider.embed_query(text) for text in call.texts]
+        return Embedded(np.stack(vectors), call.total_tokens)
+
+    def load(self, space: EmbeddingSpace) -> Load:
+        return Load(0, 0.0)
+
+    async def not_ready(self) -> Sequence[str]:
+        return ()
+
+
+class ChildJobs:
+    """A ``JobSubmitter`` that drives each job in a child process, which starts a Ray of its own.
+
+    The embedded store is let go of first: one process at a time can have a tenant's vectors open.
+    Requests that need them while a job runs wait for it.
+    """
+
+    def __init__(self, settings: Settings, store: VectorStore) -> None:
+        self._settings = settings
+        self._store = store
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    async def submit(self, job_id: str, tenant: Tenant) -> None:
+        self._store.close()
+        command = ["-m", "jobs.backfill", "--tenant", tenant.name, "--resume", job_id, "--new"]
+        log = self._settings.run_dir / "jobs" / f"{job_id}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stream:
+            child = subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=child_environment(self._settings),
+            )
+        self.children.append(child)
+
+    def close(self) -> None:
+        """Ask what still runs to end, which takes its Ray along, and wait for it."""
+        for child in self.children:
+            if child.poll() is None:
+                child.terminate()
+            try:
+                child.wait(60)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+class ApiSite:
+    """A server on a free port of 127.0.0.1; use as a context manager.
+
+    ``backend``, ``jobs`` and ``admission`` stand in for the real ones where a test needs a fault
+    they cannot be told to make.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        options: ServingOptions | None = None,
+        backend: Callable[[Workspace], EmbeddingBackend] | None = None,
+        jobs: JobSubmitter | None = None,
+        wrap_store: Callable[[VectorStore], VectorStore] | None = None,
+    ) -> None:
+        self.settings = settings.model_copy(update={"admin_key": SecretStr(ADMIN_KEY)})
+        self.options = options or ServingOptions()
+        self._make_backend = backend
+        self._jobs = jobs
+        self._wrap_store = wrap_store
+        self._exit = ExitStack()
+        self.admin_key = ADMIN_KEY
+        self.url = ""
+        self.workspace: Workspace
+        self.store: VectorStore
+        self.services: Services
+        self.app: FastAPI
+
+    def __enter__(self) -> ApiSite:
+        with ExitStack() as opening:
+            self.workspace = Workspace(self.settings)
+            opening.callback(self.workspace.close)
+            store: VectorStore = open_store(self.settings)
+            opening.callback(store.close)
+            self.store = self._wrap_store(store) if self._wrap_store else store
+            jobs = self._jobs
+            if jobs is None:
+                jobs = ChildJobs(self.settings, store)
+                opening.callback(jobs.close)
+            backend = self._backend(opening)
+            default = backend.spaces()[0]
+            self.services = Services(
+                workspace=self.workspace,
+                store=self.store,
+                backend=backend,
+                admission=Admission(self.options, lambda: backend.load(default)),
+                authenticator=Authenticator(self.workspace.registry, SecretStr(ADMIN_KEY)),
+                usage=UsageLog(self.workspace.ledger),
+                jobs=jobs,
+                options=self.options,
+            )
+            self.app = create_api(self.services)
+            self.url = opening.enter_context(UvicornThread(self.app)).url
+            self._exit = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def _backend(self, _opening: ExitStack) -> EmbeddingBackend:
+        if self._make_backend is not None:
+            return self._make_backend(self.workspace)
+        return ProviderBackend(self.workspace.providers)
+
+    def add_tenant(self, name: str, *, client_id: int | None = None, **limits: Any) -> str:
+        """A new tenant with these ``Limits``; returns its key."""
+        new = onboarding.add_tenant(self.workspace, self.store, name, client_id, None)
+        if limits:
+            self.workspace.registry.set_limits(name, limits)
+            self.services.authenticator.forget()
+        return new.api_key.text
+
+    def tenant(self, name: str) -> Tenant:
+        return self.workspace.registry.get(name)
+
+    def http(self, key: str | None = None, **options: Any) -> httpx.Client:
+        """A client of this server that sends ``key``; close it when done."""
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
+
+
+class UvicornThread:
+    """An ASGI application on a free port of 127.0.0.1, served by a thread."""
+
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        self._server = uvicorn.Server(config)
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="api-site", daemon=True
+        )
+
+    def __enter__(self) -> UvicornThread:
+        self._thread.start()
+        deadline = time.monotonic() + PATIENCE
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise AssertionError("the server did not start")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(PATIENCE)
+        self._socket.close()
+        assert not self._thread.is_alive(), "the server did not end"
