@@ -22,6 +22,9 @@ ONLY = {
     "typer": ["ray_app/cli/"],
     "rich": ["ray_app/cli/"],
     "pyarrow": ["jobs/"],
+    "fastapi": ["ray_app/api/", "deployments/"],
+    "starlette": ["ray_app/api/", "deployments/"],
+    "uvicorn": ["ray_app/api/", "deployments/"],
 }
 
 
