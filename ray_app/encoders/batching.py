@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -25,6 +25,16 @@ class BatchBudget:
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.max_texts < 1:
             raise ValueError("a batch must hold at least one token and one text")
+
+
+#: Measured on a CPU with all-MiniLM-L6-v2, commit texts, calls of 150: 256 to 512 tokens embed 1.8 times as
+#: many texts a second as batches of 32 texts do, 1024 tokens 1.5, 2048 tokens 1.3; in calls of 2,000 texts
+#: 512 to 2048 are level. Not measured: 16,384, which text-embeddings-inference starts with on a GPU.
+DEFAULT_BUDGETS: Final[Mapping[str, BatchBudget]] = {
+    "cpu": BatchBudget(max_tokens=512, max_texts=64),
+    "mps": BatchBudget(max_tokens=16_384, max_texts=512),
+    "cuda": BatchBudget(max_tokens=16_384, max_texts=512),
+}
 
 
 def budget_batches(lengths: Sequence[int], budget: BatchBudget) -> list[list[int]]:

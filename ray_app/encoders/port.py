@@ -23,9 +23,14 @@ class Encoded:
     """
 
     vectors: FloatArray
-    #: Tokens the model read: after truncation, without padding, special tokens and faulty texts.
-    tokens: int
+    #: Tokens the model read of each text: after truncation, without padding and special tokens; 0 for a
+    #: text at fault.
+    counts: Sequence[int]
     faults: Mapping[int, ItemError] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.counts)
 
 
 class Encoder(Protocol):

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from ray_app.encoders.batching import (
+    DEFAULT_BUDGETS,
     MODEL_FAULTS,
     BatchBudget,
     Failure,
@@ -27,14 +28,6 @@ from ray_app.encoders.port import Encoded, FloatArray
 from ray_app.errors import ConfigError, ItemError, ProviderUnavailable
 from ray_app.spaces import EmbeddingSpace
 
-#: Measured on a CPU with all-MiniLM-L6-v2, commit texts, calls of 150: 256 to 512 tokens embed 1.8 times as
-#: many texts a second as batches of 32 texts do, 1024 tokens 1.5, 2048 tokens 1.3; in calls of 2,000 texts
-#: 512 to 2048 are level. Not measured: 16,384, which text-embeddings-inference starts with on a GPU.
-DEFAULT_BUDGETS: Final[Mapping[str, BatchBudget]] = {
-    "cpu": BatchBudget(max_tokens=512, max_texts=64),
-    "mps": BatchBudget(max_tokens=16_384, max_texts=512),
-    "cuda": BatchBudget(max_tokens=16_384, max_texts=512),
-}
 #: Characters tokenised for each token the model reads; what comes after could not be read anyway.
 _CHARS_PER_TOKEN: Final = 250
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -83,7 +76,7 @@ class TorchEncoder:
     def encode(self, texts: Sequence[str]) -> Encoded:
         """See ``Encoder``; vectors are float32 of shape (n, dimensions) on every device."""
         if not texts:
-            return Encoded(np.zeros((0, self._dimensions), np.float32), 0)
+            return Encoded(np.zeros((0, self._dimensions), np.float32), [])
         with self._lock, torch.inference_mode():
             encoded = self._encode(texts)
             if encoded.faults:
@@ -108,7 +101,7 @@ class TorchEncoder:
             position: ItemError(f"The model cannot embed this text: {reason}.")
             for position, reason in sorted(reasons.items())
         }
-        read = sum(length - self._specials for place, length in enumerate(lengths) if place not in faults)
+        read = [0 if place in faults else length - self._specials for place, length in enumerate(lengths)]
         return Encoded(vectors, read, faults)
 
     def _tokenize(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:

@@ -45,7 +45,7 @@ class LocalProvider:
     @property
     def name(self) -> str:
         """Until the encoder is loaded, its device is a guess."""
-        return self._name or _name_on(self._encoder.device if self._encoder else likely_device())
+        return self._name or name_on(self._encoder.device if self._encoder else likely_device())
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -94,17 +94,30 @@ def local_provider(settings: Settings) -> LocalProvider:
         ProviderUnavailable: its hub cannot be reached.
     """
     chunker = local_chunker(settings)
-    stub = StubOptions.parse(settings.local_model)
     space = describe_space(settings)
+    name = STUB_NAME if StubOptions.parse(settings.local_model) is not None else None
+    return LocalProvider(space, chunker, encoder_loader(settings, space), name=name)
+
+
+def encoder_loader(
+    settings: Settings, space: EmbeddingSpace, *, device: str | None = None
+) -> Callable[[], Encoder]:
+    """What loads the encoder of ``settings.local_model``, on ``device`` or the best there is.
+
+    The loader raises ConfigError when the files do not make the model that ``space`` describes.
+    """
+    stub = StubOptions.parse(settings.local_model)
     if stub is not None:
-        return LocalProvider(space, chunker, lambda: StubEncoder(stub.latency_ms), name=STUB_NAME)
+        return lambda: StubEncoder(stub.latency_ms)
 
     def load() -> Encoder:
         from ray_app.encoders.torch_encoder import TorchEncoder  # 5 s of imports
 
-        return TorchEncoder(find_model(settings.local_model), space, threads=settings.encoder_threads)
+        return TorchEncoder(
+            find_model(settings.local_model), space, device=device, threads=settings.encoder_threads
+        )
 
-    return LocalProvider(space, chunker, load)
+    return load
 
 
 def local_chunker(settings: Settings) -> Chunker:
@@ -117,8 +130,9 @@ def local_chunker(settings: Settings) -> Chunker:
 
 def local_name(settings: Settings) -> str:
     """The name the local provider will likely have: ``stub``, ``local-cpu`` or ``local-gpu``."""
-    return STUB_NAME if StubOptions.parse(settings.local_model) is not None else _name_on(likely_device())
+    return STUB_NAME if StubOptions.parse(settings.local_model) is not None else name_on(likely_device())
 
 
-def _name_on(device: str) -> str:
+def name_on(device: str) -> str:
+    """``local-gpu`` on CUDA, which Ray can hand out, else ``local-cpu``."""
     return "local-gpu" if device == "cuda" else "local-cpu"

@@ -1,0 +1,110 @@
+"""A local model for many callers at once: the core of a Serve replica, and usable without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ray_app.encoders.batching import DEFAULT_BUDGETS, BatchBudget
+from ray_app.encoders.device import likely_device
+from ray_app.encoders.model_files import describe_space
+from ray_app.encoders.port import Encoded, Encoder
+from ray_app.encoders.stub import STUB_NAME, StubOptions
+from ray_app.providers.local import encoder_loader, name_on
+from ray_app.providers.port import Embedded
+from ray_app.serving.batcher import PASSES, BatcherStats, TokenBatcher
+from ray_app.serving.port import EmbedCall, Purpose
+from ray_app.settings import Settings
+from ray_app.spaces import EmbeddingSpace
+
+#: Seconds in which a healthy encoder answers the probe: the batch that runs, and one text.
+CHECK_LIMIT: Final = 30.0
+
+
+class LocalModel:
+    """An ``EmbeddingTarget`` over an encoder of this process.
+
+    ``load`` is called on the encoder's own thread, at ``warm_up`` or at the first text.
+    ``forward`` is what one forward pass of the encoder holds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        space: EmbeddingSpace,
+        load: Callable[[], Encoder],
+        forward: BatchBudget = DEFAULT_BUDGETS["cpu"],
+    ) -> None:
+        self.name: Final = name
+        self.space: Final = space
+        self._load = load
+        self._encoder: Encoder | None = None
+        self._full_batch = forward.max_tokens * PASSES
+        self._batcher = TokenBatcher(self._encode, space.dimensions, forward)
+
+    async def embed(self, call: EmbedCall) -> Embedded:
+        """The space's prefix for ``call.purpose`` is added here; tokens are those the model read.
+
+        What is longer than the model reads is cut off. Raises ProviderUnavailable when the model has
+        stopped working, hangs or was closed; ConfigError when it cannot be loaded.
+        """
+        query = call.purpose is Purpose.QUERY
+        prefix = self.space.query_prefix if query else self.space.document_prefix
+        encoded = await self._batcher.embed(
+            [prefix + text for text in call.texts],
+            [min(tokens, self.space.max_tokens) for tokens in call.tokens],
+            tenant=call.incarnation,
+            lane=call.lane,
+        )
+        return Embedded(encoded.vectors, encoded.tokens, faults=encoded.faults)
+
+    async def warm_up(self) -> None:
+        """Load the model and run a full batch, so that the first caller waits for neither.
+
+        Raises:
+            ConfigError: the model cannot be loaded.
+            ProviderUnavailable: it does not work.
+        """
+        longest = self.space.max_tokens
+        texts = [f"{place} " + "word " * (longest - 1) for place in range(self._full_batch // longest or 1)]
+        await self._batcher.warm_up(texts, [longest] * len(texts))
+
+    async def check(self, limit: float = CHECK_LIMIT) -> None:
+        """Encode a text ahead of everything that waits. Raises ProviderUnavailable when that fails, or
+        takes longer than ``limit`` seconds."""
+        await self._batcher.check(limit)
+
+    def stats(self) -> BatcherStats:
+        """How busy the model is; autoscaling goes by ``load.queued_tokens``."""
+        return self._batcher.stats()
+
+    def close(self, wait: float = 5.0) -> bool:
+        """Answer whoever waits with ProviderUnavailable and let go of the model. Idempotent.
+
+        Blocks until the batch that runs has ended, ``wait`` seconds at most; False when it has not.
+        """
+        ended = self._batcher.close(wait)
+        if ended:
+            self._encoder = None
+        return ended
+
+    def _encode(self, texts: Sequence[str]) -> Encoded:
+        if self._encoder is None:
+            self._encoder = self._load()
+        return self._encoder.encode(texts)
+
+
+def local_model(settings: Settings, *, device: str | None = None) -> LocalModel:
+    """The model of ``settings.local_model`` on ``device`` (``cpu``, ``cuda`` or ``mps``) or the best there
+    is; not loaded yet.
+
+    Raises:
+        ConfigError: the model is not there or its files cannot be used.
+        ProviderUnavailable: its hub cannot be reached.
+    """
+    space = describe_space(settings)
+    if StubOptions.parse(settings.local_model) is not None:
+        return LocalModel(STUB_NAME, space, encoder_loader(settings, space))
+    device = device or likely_device()
+    load = encoder_loader(settings, space, device=device)
+    return LocalModel(name_on(device), space, load, DEFAULT_BUDGETS[device])
