@@ -19,7 +19,7 @@ from ray_app.serving.encoder_thread import PROBE, Encode, EncoderThread
 from ray_app.serving.fair_queue import FairQueue
 from ray_app.serving.pending import PendingCall, WaitingText
 from ray_app.serving.port import Lane, Load
-from ray_app.serving.speed import SpeedMeter
+from ray_app.serving.speed import Speed
 
 #: Forward passes in one batch. What arrives waits for the batch that runs.
 PASSES: Final = 2
@@ -75,7 +75,6 @@ class TokenBatcher:
     ) -> None:
         self._dimensions = dimensions
         self._forward = forward
-        self._clock = clock
         self._thread = EncoderThread(encode, dimensions, name="rowbeam-encoder")
         budget = BatchBudget(forward.max_tokens * passes, forward.max_texts * passes)
         self._interactive, self._bulk = FairQueue(budget), FairQueue(budget)
@@ -86,7 +85,7 @@ class TokenBatcher:
         self._closed = False
         #: Set while the encoder is overdue; until it answers, nothing is taken in.
         self._overdue: ProviderUnavailable | None = None
-        self._speed = SpeedMeter()
+        self._speed = Speed(clock)
         self._batches = self._texts = self._tokens = self._padded = 0
 
     async def embed(
@@ -118,12 +117,12 @@ class TokenBatcher:
             ProviderUnavailable: the encoder does not work.
             ConfigError: the encoder cannot be loaded.
         """
-        for _ in range(2):
-            started = self._clock()
+        for counted in (0, sum(tokens)):
+            self._speed.begin()
             encoded = await asyncio.wrap_future(self._thread.encode(texts))
+            self._speed.end(counted)
             for fault in encoded.faults.values():
                 raise _broken(fault)
-        self._speed.add(sum(tokens), self._clock() - started)
 
     async def check(self, limit: float) -> None:
         """Encode a harmless text next, before everything that waits.
@@ -212,14 +211,16 @@ class TokenBatcher:
 
     async def _answer(self, batch: list[WaitingText]) -> None:
         self._running = batch
-        started = self._clock()
+        self._speed.begin()
         try:
             encoded = await self._encode([text.text for text in batch])
         except RowbeamError as error:
+            self._speed.end(0)
             for text in batch:
                 text.fail(error)
         else:
-            self._count(batch, encoded, self._clock() - started)
+            self._speed.end(sum(text.tokens for text in batch))
+            self._count(encoded)
             for row, text in enumerate(batch):
                 if row in encoded.faults:
                     text.refused(encoded.faults[row])
@@ -233,10 +234,9 @@ class TokenBatcher:
         finally:
             self._overdue = None
 
-    def _count(self, batch: list[WaitingText], encoded: Encoded, seconds: float) -> None:
-        self._speed.add(sum(text.tokens for text in batch), seconds)
+    def _count(self, encoded: Encoded) -> None:
         self._batches += 1
-        self._texts += len(batch)
+        self._texts += len(encoded.counts)
         self._tokens += encoded.tokens
         for places in budget_batches(encoded.counts, self._forward):
             self._padded += encoded.counts[places[0]] * len(places)

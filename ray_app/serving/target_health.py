@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ray_app.serving.speed import SpeedMeter
+from ray_app.serving.speed import Speed
 
 #: Seconds a target is left out after its first failure; doubled for each further one in a row.
 _FIRST_PAUSE: Final = 1.0
@@ -17,9 +17,7 @@ class TargetHealth:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._speed = SpeedMeter()
-        self._calls = 0
-        self._marked = 0.0
+        self._speed = Speed(clock)
         self._failures = 0
         self._out_until = 0.0
         self._probing = False
@@ -44,18 +42,13 @@ class TargetHealth:
         return not self.reopens_in and not (self._failures and self._probing)
 
     def begin(self, tokens: int) -> None:
-        if not self._calls:
-            self._marked = self._clock()
-        self._calls += 1
+        self._speed.begin()
         self.tokens += tokens
         self._probing = self._failures > 0
 
     def end(self, tokens: int, *, answered: bool) -> None:
         """A call is over, for whatever reason. Call ``succeed``, ``fail`` or ``pause`` first, if it told."""
-        now = self._clock()
-        self._speed.add(tokens if answered else 0, now - self._marked)
-        self._marked = now
-        self._calls -= 1
+        self._speed.end(tokens if answered else 0)
         self.tokens -= tokens
         self._probing = False
 
