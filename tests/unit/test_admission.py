@@ -225,6 +225,32 @@ def test_the_queue_of_all_tenants_refuses_with_the_time_it_takes_to_drain() -> N
     world.once(tenant(2), 300)
 
 
+def test_refused_by_the_queue_they_come_back_one_after_the_other() -> None:
+    world = World(max_queued_tokens=1000)
+    world.load = Load(0, 100.0)
+    held, _ = world.enter(tenant(1), 1000)
+    waits = [world.wait(tenant(2), 100) for _ in range(5)]
+    assert waits == pytest.approx([1, 2, 3, 4, 5])
+    held.close()
+    for before, wait in zip([0.0, *waits], waits, strict=False):
+        world.now += wait - before
+        world.enter(tenant(2), 100)
+
+
+def test_a_tenant_within_its_share_is_not_kept_out_by_what_others_are_promised() -> None:
+    world = World(max_queued_tokens=1000)
+    world.load = Load(0, 100.0)
+    full, _ = world.enter(tenant(1), 1000)
+    for number in range(2, 12):
+        world.wait(tenant(number), 200)
+    full.close()
+    world.now += 60  # Those ten have not come back and no longer share the queue.
+    _held, _ = world.enter(tenant(1), 300)
+    world.wait(tenant(30), 800)
+    assert world.wait(tenant(20), 400) > 1, "beyond a third of the queue the promised 800 go first"
+    world.once(tenant(21), 250)
+
+
 def test_the_providers_own_queue_counts_too() -> None:
     world = World(max_queued_tokens=1000)
     world.load = Load(990, 10.0)
@@ -241,6 +267,29 @@ def test_a_request_larger_than_the_queue_is_let_in_when_that_is_empty() -> None:
     stack.close()
     world.now += 4
     world.once(tenant(2), 5000)
+
+
+def test_a_huge_request_of_a_tenant_that_holds_some_waits_for_an_empty_queue_and_no_longer() -> None:
+    world = World(max_queued_tokens=1000)
+    world.load = Load(0, 100.0)
+    held, _ = world.enter(tenant(1), 400)
+    assert world.wait(tenant(1), 50_000) == pytest.approx(4)
+    held.close()
+    world.now += 4
+    world.once(tenant(1), 50_000)
+
+
+def test_a_queue_that_drains_slower_than_foreseen_keeps_the_place() -> None:
+    world = World(max_queued_tokens=1000)
+    world.load = Load(0, 100.0)
+    held, _ = world.enter(tenant(1), 900)
+    wait = world.wait(tenant(2), 200)
+    world.now += wait
+    wait = world.wait(tenant(2), 200)
+    world.now += wait + GRACE - 0.1
+    world.wait(tenant(2), 100)
+    held.close()
+    world.enter(tenant(2), 200)
 
 
 def test_requests_of_all_tenants_are_limited() -> None:
