@@ -1,1 +1,1 @@
-"""Ray Serve deployments."""
+"""Ray Serve: the deployments of the server and the application that ties them together."""

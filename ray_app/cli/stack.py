@@ -11,26 +11,55 @@ import typer
 from ray_app.cli.output import FAILED, OK, AsJson, emit, emit_json, note
 
 if TYPE_CHECKING:
+    from ray_app.settings import Settings
     from ray_app.stack.embedded import StackStatus
+    from ray_app.stack.serving import ServerStatus
 
 
-def up(as_json: AsJson = False) -> int:
-    """Start the embedded Postgres and Ray, and leave them running."""
+def up(
+    no_server: Annotated[
+        bool, typer.Option("--no-server", help="Start no HTTP server, only what jobs need.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Start the embedded Postgres, Ray and the HTTP server, and leave them running."""
     from ray_app.settings import Settings
     from ray_app.stack.embedded import Stack
 
-    stack = Stack(Settings.from_env())
-    status = stack.up()
+    settings = Settings.from_env()
+    stack = Stack(settings)
+    status = stack.up(server=not no_server)
     _show(status, "Started", as_json=as_json)
+    if status.server is not None and not as_json:
+        _show_server(status.server, settings)
     if status.head is not None and not as_json:
         note("For ray job submit and the other ray commands:")
         for name, value in stack.connection_env().items():
             note(f"  export {name}={shlex.quote(value)}")
+    return FAILED if status.server is not None and status.server.not_ready else OK
+
+
+def serve() -> int:
+    """Run the HTTP server and all it needs until SIGTERM or Ctrl-C; then finish its requests and stop.
+
+    For containers and systemd, which want a process to watch. A second signal does not wait.
+    """
+    from ray_app.settings import Settings
+    from ray_app.stack.foreground import serve as run
+
+    settings = Settings.from_env()
+
+    def on_ready(status: StackStatus) -> None:
+        _show(status, "Started", as_json=False)
+        if status.server is not None:
+            _show_server(status.server, settings)
+
+    run(settings, on_ready)
     return OK
 
 
 def down(as_json: AsJson = False) -> int:
-    """Stop what `rowbeam up` started."""
+    """Stop what `rowbeam up` started; requests under way are answered first."""
     from ray_app.settings import Settings
     from ray_app.stack.embedded import Stack
 
@@ -86,12 +115,23 @@ def _show(status: StackStatus, verb: str, *, as_json: bool) -> None:
         note(f"Ray       {f'is the cluster at {status.other_ray}' if status.other_ray else 'does not run'}")
 
 
+def _show_server(server: ServerStatus, settings: Settings) -> None:
+    from ray_app.stack.admin_key import admin_key_path
+
+    note(f"Server    {server.url}, documentation {server.url}/docs")
+    for reason in server.not_ready:
+        note(f"          not ready: {reason}")
+    where = "ROWBEAM_ADMIN_KEY" if settings.admin_key is not None else admin_key_path(settings)
+    note(f"Admin key in {where}")
+
+
 def status_document(status: StackStatus) -> dict[str, Any]:
     """What runs, without the paths of secrets that a head's record names."""
-    head = status.head
+    head, server = status.head, status.server
     return {
         "postgres_running": status.postgres_running,
         "ray": {"address": head.address, "dashboard_url": head.dashboard_url} if head else None,
         "other_ray": status.other_ray,
+        "server": {"url": server.url, "not_ready": list(server.not_ready)} if server else None,
         "changed": list(status.changed),
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ray_app.errors import RayUnavailable
@@ -13,6 +13,7 @@ from ray_app.stack.files import exclusive, os_errors_as, private_folder
 from ray_app.stack.postgres import EmbeddedPostgres
 from ray_app.stack.ray_head import HeadRecord, RayHead
 from ray_app.stack.ray_token import ray_variables
+from ray_app.stack.serving import HttpServer, ServerStatus
 
 #: Seconds to wait for another ``up`` or ``down``.
 _LOCK_SECONDS: Final = 180.0
@@ -30,6 +31,8 @@ class StackStatus:
     other_ray: str | None = None
     #: What this call started or stopped: ``postgres``, ``ray``.
     changed: tuple[str, ...] = ()
+    #: The HTTP server, when ``up`` was asked for one.
+    server: ServerStatus | None = None
 
 
 class Stack:
@@ -43,11 +46,27 @@ class Stack:
         self._postgres = EmbeddedPostgres(settings) if settings.embedded_database else None
         self._ray = RayHead(settings)
 
-    def up(self) -> StackStatus:
+    def up(self, *, server: bool = False) -> StackStatus:
         """Start Ray, and Postgres for as long as Ray runs; what runs already is left alone.
 
-        With ``RAY_ADDRESS`` naming a cluster of somebody else nothing is started.
+        With ``server`` the HTTP server too; when it does not start, a Ray that this call started is
+        stopped again. With ``RAY_ADDRESS`` naming a cluster of somebody else nothing is started.
+
+        Raises:
+            ConfigError: the server's port is taken.
         """
+        status = self._up()
+        if not server or status.head is None:
+            return status
+        try:
+            with self._alone(), HttpServer(self._settings, status.head) as http:
+                return replace(status, server=http.start())
+        except BaseException:
+            if "ray" in status.changed:
+                self.down()
+            raise
+
+    def _up(self) -> StackStatus:
         with self._alone():
             before = self.status()
             if before.other_ray is not None:
@@ -68,11 +87,18 @@ class Stack:
             return self._since(before)
 
     def down(self) -> StackStatus:
-        """Stop what ``up`` started. Postgres stays up while another process uses it."""
+        """Stop what ``up`` started. Postgres stays up while another process uses it.
+
+        A server's requests under way are answered first.
+        """
         if not self._settings.run_dir.is_dir():
             return self.status()
         with self._alone():
             before = self.status()
+            if before.head is not None and self._ray.serves():
+                # It is stopped all the same when it cannot be asked to end in order.
+                with suppress(RayUnavailable), HttpServer(self._settings, before.head) as server:
+                    server.stop()
             ray_ran = self._ray.stop()
             if self._postgres is not None:
                 self._postgres.stop_if_unused()

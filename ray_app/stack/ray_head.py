@@ -44,6 +44,8 @@ _DRIVER_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 5.0
 _KILL_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
+#: The title of the process that every Serve has one of.
+_SERVE: Final = "ray::ServeController"
 _LOG_LINES: Final = 3
 
 
@@ -71,6 +73,13 @@ class RayHead:
         """The head that runs, or None. Raises RayUnavailable when the record cannot be read."""
         record = self._read()
         return record if record is not None and self._head(record) is not None else None
+
+    def serves(self) -> bool:
+        """Whether Ray Serve runs on it, whoever started that."""
+        record = self._read()
+        return record is not None and any(
+            processes_where(lambda it: _SERVE in " ".join(it.cmdline()), self._members(record))
+        )
 
     def start(self, keep: SharedLock | None = None) -> HeadRecord:
         """Start a head and wait until it takes jobs. It lives on when this process ends, and holds ``keep``.

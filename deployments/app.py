@@ -1,0 +1,59 @@
+"""The Serve application: ``serve run deployments.app:build``, ``serve deploy deployments/serve.yaml``.
+
+Annotations are evaluated in this module: Serve hands a builder its raw arguments when the
+parameter's annotation is a string.
+"""
+
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+
+from deployments.local_model import LocalModelReplica
+from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU, ROUTER
+from deployments.placement import (
+    ModelPlacement,
+    cpu_placement,
+    gateway_placement,
+    gpu_placement,
+    router_placement,
+)
+from deployments.router import Router
+from ray_app.actors.cluster import NAMESPACE
+from ray_app.encoders.stub import StubOptions
+from ray_app.serving.options import ServingOptions
+from ray_app.settings import Settings
+
+
+def build(options: ServingOptions) -> Application:
+    """The router in front of the local model's replicas and, when one is configured, the gateway.
+
+    Which parts there are is decided here, by the settings of the process that builds and by the
+    GPUs of the cluster, which is joined when it is not yet (``serve run``: set ``RAY_ADDRESS``).
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    settings = Settings.from_env()
+    handles = {LOCAL_CPU: _model(LOCAL_CPU, cpu_placement(options), "cpu")}
+    if options.max_gpu_replicas and StubOptions.parse(settings.local_model) is None and _cluster_has_gpu():
+        handles[LOCAL_GPU] = _model(LOCAL_GPU, gpu_placement(options), "cuda")
+    if settings.gateway is not None:
+        from deployments.gateway_proxy import GatewayProxyReplica
+
+        proxy = serve.deployment(name=GATEWAY_PROXY, **gateway_placement(settings))(GatewayProxyReplica)
+        handles[GATEWAY_PROXY] = proxy.bind()
+    router = serve.deployment(name=ROUTER, **router_placement(options, settings))(serve.ingress()(Router))
+    return router.bind(options, handles)
+
+
+def _model(name: str, placement: ModelPlacement, device: str) -> Any:
+    deployment = serve.deployment(name=name, **placement.options)(LocalModelReplica)
+    return deployment.bind(placement.threads, device)
+
+
+def _cluster_has_gpu() -> bool:
+    if not ray.is_initialized():
+        ray.init(namespace=NAMESPACE)
+    return float(ray.cluster_resources().get("GPU", 0)) > 0

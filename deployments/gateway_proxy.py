@@ -1,0 +1,40 @@
+"""The gateway proxy as a deployment: one replica, so that budgets, rates and the breaker are one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ray_app.errors import ConfigError
+from ray_app.providers.port import Embedded
+from ray_app.serving.gateway_proxy import GatewayProxy
+from ray_app.serving.port import EmbedCall
+from ray_app.settings import Settings
+from ray_app.workspace import Workspace
+
+
+class GatewayProxyReplica:
+    """Everything that is sent to the AI gateway goes through here, online and bulk."""
+
+    async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
+        settings = Settings.from_env()
+        if settings.gateway is None:
+            raise ConfigError(
+                "This node's environment names no gateway, but that of the application's builder does.",
+                hint="Set the same ROWBEAM_* variables on every node.",
+            )
+        self._workspace = Workspace(settings)
+        # May ask the gateway for the size of its vectors.
+        self._proxy = await asyncio.to_thread(GatewayProxy, settings.gateway, self._workspace.ledger)
+
+    async def embed(self, call: EmbedCall) -> Embedded:
+        """See ``EmbeddingTarget``."""
+        return await self._proxy.embed(call)
+
+    async def check(self) -> None:
+        """See ``EmbeddingTarget``. Not for Serve: a gateway that is down is no reason to start anew."""
+        await self._proxy.check()
+
+    async def __del__(self) -> None:
+        """Called by Serve when the calls under way have ended."""
+        await self._proxy.close()
+        self._workspace.close()

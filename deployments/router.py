@@ -1,0 +1,49 @@
+"""The ingress: the HTTP API in front of the providers' deployments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.draining import DrainGate
+from deployments.server import open_services
+from ray_app.api.app import create_api
+from ray_app.api.middleware import log_with_request_ids
+from ray_app.serving.options import ServingOptions
+
+log = logging.getLogger("ray_app.router")
+#: Seconds that a drain waits for requests under way; longer ones are cut off when the replica ends.
+DRAIN_SECONDS: Final = 60.0
+
+
+class Router:
+    """A replica of the ingress. Everything it works with is made here and never pickled."""
+
+    async def __init__(self, options: ServingOptions, handles: Mapping[str, DeploymentHandle]) -> None:  # type: ignore[misc]  # Serve awaits it
+        log_with_request_ids()
+        self._services = await open_services(options, handles)
+        self._gate = DrainGate(create_api(self._services))
+
+    def __serve_build_asgi_app__(self) -> DrainGate:
+        return self._gate
+
+    async def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """``{"drain": "off" | "refuse" | "wait"}``: take requests, take none, or also wait for the last.
+
+        A drain has two steps because Serve sends nothing to a replica while this runs: first every
+        replica refuses at once, then each waits for what it has.
+        """
+        if config["drain"] == "off":
+            self._gate.open()
+            return
+        self._gate.close()
+        if config["drain"] == "wait" and not await self._gate.wait_idle(DRAIN_SECONDS):
+            log.warning("%d requests did not end in %.0f s", self._gate.under_way, DRAIN_SECONDS)
+
+    async def __del__(self) -> None:
+        """Called by Serve when it stops the replica, after the application's own shutdown."""
+        self._services.store.close()
+        self._services.workspace.close()

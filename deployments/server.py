@@ -1,0 +1,73 @@
+"""What a router replica works with: connections, providers, admission; made when it starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import ray
+from ray.serve.handle import DeploymentHandle
+
+from deployments.job_submitter import RayJobSubmitter
+from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU
+from deployments.targets import HandleTarget
+from ray_app.actors.stores import open_cluster_store
+from ray_app.api.authentication import Authenticator
+from ray_app.api.services import Services
+from ray_app.db.migrate import ensure_migrated
+from ray_app.providers.local import local_name
+from ray_app.serving.admission import Admission
+from ray_app.serving.options import ServingOptions
+from ray_app.serving.pool import PricedTarget, ProviderPool
+from ray_app.serving.usage_log import UsageLog
+from ray_app.settings import Settings
+from ray_app.spaces import Preference
+from ray_app.stack.admin_key import ensure_admin_key
+from ray_app.workspace import Workspace
+
+
+async def open_services(options: ServingOptions, handles: Mapping[str, DeploymentHandle]) -> Services:
+    """The services of this replica, its ledger migrated. ``handles`` are those of the providers, by name.
+
+    Raises:
+        RowbeamError: a setting cannot be used, or something needed to start cannot be reached.
+    """
+    settings = Settings.from_env()
+    workspace = Workspace(settings)
+    await asyncio.to_thread(ensure_migrated, workspace.ledger)
+    targets = await asyncio.to_thread(_targets, workspace, handles)
+    backend = ProviderPool(targets)
+    default = backend.spaces()[0]
+    return Services(
+        workspace=workspace,
+        store=open_cluster_store(settings),
+        backend=backend,
+        admission=Admission(options, lambda: backend.load(default)),
+        authenticator=Authenticator(workspace.registry, ensure_admin_key(settings)),
+        usage=UsageLog(workspace.ledger),
+        jobs=RayJobSubmitter(ray.get_runtime_context().gcs_address),
+        options=options,
+    )
+
+
+def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> list[PricedTarget]:
+    """A target for each handle, the local ones first: their space is the default."""
+    targets = []
+    for name, preference in (
+        (LOCAL_CPU, Preference.FAST),
+        (LOCAL_GPU, Preference.FAST),
+        (GATEWAY_PROXY, Preference.QUALITY),
+    ):
+        if name in handles:
+            space = workspace.providers.spaces_for(preference)
+            target = HandleTarget(_provider_name(name, workspace.settings), space, handles[name])
+            targets.append(PricedTarget(target, workspace.providers.price_per_million(space)))
+    return targets
+
+
+def _provider_name(deployment: str, settings: Settings) -> str:
+    """What the API and the usage call it, which is what jobs call it too."""
+    if deployment == LOCAL_CPU:
+        name = local_name(settings)
+        return "local-cpu" if name == "local-gpu" else name
+    return {LOCAL_GPU: "local-gpu", GATEWAY_PROXY: "gateway"}[deployment]

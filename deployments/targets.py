@@ -1,0 +1,78 @@
+"""Providers that live in other replicas, as the router sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from ray_app.errors import Overloaded, ProviderUnavailable, RowbeamError
+from ray_app.providers.port import Embedded
+from ray_app.serving.port import EmbedCall
+from ray_app.spaces import EmbeddingSpace
+
+#: Seconds for a provider's own check, which goes before what waits.
+CHECK_SECONDS: Final = 10.0
+#: Seconds after which a caller may try a replica that has died; another is up by then, or nearly.
+_RESTART_SECONDS: Final = 5.0
+#: Seconds until there is room at a replica that refuses more calls; admission refuses long before.
+_QUEUE_SECONDS: Final = 1.0
+
+
+class HandleTarget:
+    """An ``EmbeddingTarget`` over the handle of a deployment with methods ``embed`` and ``check``.
+
+    A caller that gives up cancels its call in the replica too. A call whose replica dies is not
+    repeated here: a text may have killed it, and the caller knows best whether to come again.
+    """
+
+    def __init__(self, name: str, space: EmbeddingSpace, handle: DeploymentHandle) -> None:
+        self._name = name
+        self._space = space
+        self._handle = handle
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        return self._space
+
+    async def embed(self, call: EmbedCall) -> Embedded:
+        """See ``EmbeddingTarget``; raises what the replica raised, freed from Ray's wrapping."""
+        embedded: Embedded = await self._answer(self._handle.embed.remote(call))
+        return embedded
+
+    async def check(self) -> None:
+        """Raises ProviderUnavailable when no replica answers in ``CHECK_SECONDS``."""
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self._answer(self._handle.check.remote())
+        except TimeoutError:
+            raise ProviderUnavailable(f"{self._name} does not answer.") from None
+
+    async def _answer(self, response: Any) -> Any:
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except RayTaskError as error:
+            raise _cause(error, self._name) from None
+        except BackPressureError as error:
+            raise Overloaded(f"{self._name} has no room.", retry_after=_QUEUE_SECONDS) from error
+        except (RayActorError, RayServeException) as error:
+            raise ProviderUnavailable(
+                f"{self._name} has stopped while it worked and is being started again.",
+                retry_after=_RESTART_SECONDS,
+            ) from error
+
+
+def _cause(error: RayTaskError, name: str) -> RowbeamError:
+    """The error of ours inside Ray's wrapping; any other is a defect that its replica has logged."""
+    cause = error.cause
+    return cause if isinstance(cause, RowbeamError) else ProviderUnavailable(f"{name} has failed.")

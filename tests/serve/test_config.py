@@ -1,0 +1,77 @@
+"""``serve.yaml`` and the builder, checked without a cluster."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from deployments import names
+from deployments.app import build
+from ray_app.serving.options import ServingOptions
+from ray_app.stack import serving
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load((files("deployments") / "serve.yaml").read_text("utf-8"))
+    return parsed
+
+
+def unknown_fields(written: Any, parsed: Any, path: str = "") -> list[str]:
+    """Where ``written`` says something that ``parsed`` does not: Serve ignores what it does not know."""
+    if isinstance(parsed, BaseModel):
+        parsed = parsed.model_dump(mode="json")
+    if isinstance(written, dict) and isinstance(parsed, dict):
+        return [
+            found
+            for key, value in written.items()
+            for found in (
+                unknown_fields(value, parsed[key], f"{path}/{key}") if key in parsed else [f"{path}/{key}"]
+            )
+        ]
+    if isinstance(written, list) and isinstance(parsed, list) and len(written) == len(parsed):
+        pairs = enumerate(zip(written, parsed, strict=True))
+        return [found for place, pair in pairs for found in unknown_fields(*pair, f"{path}/{place}")]
+    return [] if written == parsed else [path]
+
+
+def test_serve_understands_every_field_of_the_file(document: dict[str, Any]) -> None:
+    assert unknown_fields(document, ServeDeploySchema.model_validate(document)) == []
+
+
+@pytest.mark.parametrize("place", [(), ("http_options",), ("applications", 0)])
+def test_a_misspelt_field_would_be_found(document: dict[str, Any], place: tuple[Any, ...]) -> None:
+    spoilt = yaml.safe_load(yaml.safe_dump(document))
+    inner = spoilt
+    for key in place:
+        inner = inner[key]
+    inner["graceful_shutdown_timeout"] = 1
+    try:
+        parsed = ServeDeploySchema.model_validate(spoilt)
+    except ValidationError:
+        return
+    assert unknown_fields(spoilt, parsed) != []
+
+
+def test_the_file_and_rowbeam_up_speak_of_the_same_application(document: dict[str, Any]) -> None:
+    (application,) = document["applications"]
+    assert application["name"] == names.APPLICATION == serving._APPLICATION
+    assert application["import_path"] == "deployments.app:build"
+    assert names.ROUTER == serving._ROUTER
+    assert document["http_options"]["host"] == "127.0.0.1"
+
+
+def test_the_arguments_of_the_file_are_options(document: dict[str, Any]) -> None:
+    ServingOptions.model_validate(document["applications"][0]["args"])
+
+
+def test_serve_turns_arguments_into_options() -> None:
+    """A string annotation, which a future import makes of it, would get the bare dictionary."""
+    (parameter,) = inspect.signature(build).parameters.values()
+    assert parameter.annotation is ServingOptions
