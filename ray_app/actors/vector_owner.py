@@ -119,6 +119,18 @@ class OwnedStore:
         )
         return hits
 
+    def search_words(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        text: str,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Hit]:
+        hits: list[Hit] = self._call("search_words", scope, index, text, limit=limit, conditions=conditions)
+        return hits
+
     def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
         vectors: npt.NDArray[np.float32] = self._call("vectors_of", scope, index, record_id)
         return vectors

@@ -22,6 +22,7 @@ from ray_app.store.payload import Found, NewPoint
 from ray_app.store.port import IndexKey
 from ray_app.store.sizing import sub_batches
 from ray_app.store.updates import PayloadUpdate
+from ray_app.store.words import WordVector
 from ray_app.tenants import TenantScope
 
 #: Points searched by brute force before ``maintain`` builds a graph over them.
@@ -52,7 +53,7 @@ class EdgeStore(IsolatedStore):
     """
 
     def __init__(self, root: Path, max_open: int = 64) -> None:
-        self._shards = ShardPool(root, max_open)
+        self._shards = ShardPool(root, max_open, _add_words)
 
     def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
         """Build the graph when many points have none yet; True when it did.
@@ -63,8 +64,7 @@ class EdgeStore(IsolatedStore):
         with self._shards.use(self._path(scope, index.space)) as shard:
             if shard is None:
                 return False
-            info = shard.info()
-            if info.points_count - info.indexed_vectors_count < UNINDEXED_POINTS:
+            if _without_graph(shard) < UNINDEXED_POINTS:
                 return False
             done = shard.optimize()
             shard.flush()
@@ -110,9 +110,7 @@ class EdgeStore(IsolatedStore):
     ) -> None:
         condition = translate(guard, DIALECT)
         for part in sub_batches(points):
-            batch = [
-                edge.Point(point.point_id, {payload.VECTOR: point.vector}, point.payload) for point in part
-            ]
+            batch = [edge.Point(point.point_id, _vectors(point), point.payload) for point in part]
             with self._shards.use(self._path(scope, space)) as shard:
                 self._existing(shard).update(edge.UpdateOperation.upsert_points(batch, condition=condition))
         with self._shards.use(self._path(scope, space)) as shard:
@@ -143,17 +141,25 @@ class EdgeStore(IsolatedStore):
         self,
         scope: TenantScope,
         space: EmbeddingSpace,
-        vector: list[float],
+        query: list[float] | WordVector,
         where: Where,
         limit: int,
         score_threshold: float | None,
     ) -> list[Found]:
+        if isinstance(query, WordVector):
+            nearest = edge.Query.Nearest(edge.SparseVector(query.indices, query.weights), payload.WORDS)
+            # Needed in a shard of one tenant too: without a corpus, deleted points count.
+            corpus = edge.IdfParams(translate(where.corpus(), DIALECT))
+            params = edge.SearchParams(idf=corpus)
+        else:
+            nearest, params = edge.Query.Nearest(query, payload.VECTOR), None
         request = edge.QueryRequest(
             limit=limit,
-            query=edge.Query.Nearest(vector, using=payload.VECTOR),
+            query=nearest,
             filter=translate(where, DIALECT),
             with_payload=list(payload.HIT_KEYS),
             score_threshold=score_threshold,
+            params=params,
         )
         with self._shards.use(self._path(scope, space)) as shard:
             hits = [] if shard is None else shard.query(request)
@@ -206,6 +212,13 @@ def _scalar(value: str | int) -> Any:
     return np.bool_(value) if isinstance(value, bool) else value
 
 
+def _vectors(point: NewPoint) -> dict[str, Any]:
+    vectors: dict[str, Any] = {payload.VECTOR: point.vector}
+    if point.words is not None:
+        vectors[payload.WORDS] = edge.SparseVector(point.words.indices, point.words.weights)
+    return vectors
+
+
 def _dense(vectors: Any) -> list[float] | None:
     return vectors.get(payload.VECTOR) if vectors else None
 
@@ -214,11 +227,29 @@ def _config(space: EmbeddingSpace) -> edge.EdgeConfig:
     vector = edge.EdgeVectorParams(size=space.dimensions, distance=edge.Distance.Cosine)
     return edge.EdgeConfig(
         vectors={payload.VECTOR: vector},
+        sparse_vectors={payload.WORDS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         # The engine's own defaults, written out because the constructor has none.
         hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
         # Every open shard has its own search threads.
         max_search_threads=1,
     )
+
+
+def _add_words(shard: edge.EdgeShard, config: Mapping[str, Any]) -> None:
+    """Make room for words in a shard that was made before there were any; its points get theirs when
+    they are written next."""
+    if payload.WORDS not in config.get("sparse_vectors", {}):
+        shard.update(edge.UpdateOperation.create_sparse_vector(payload.WORDS, modifier=edge.Modifier.Idf))
+        shard.flush()
+
+
+def _without_graph(shard: edge.EdgeShard) -> int:
+    """Points that no graph covers; too few where deleted points wait for the engine to clear them away."""
+    info = shard.info()
+    # The engine's count of indexed vectors has every sparse one in it: their index is never late.
+    worded = edge.Filter(must=[edge.HasVectorCondition(payload.WORDS)])
+    sparse = shard.count(edge.CountRequest(exact=True, filter=worded))
+    return int(info.points_count - (info.indexed_vectors_count - sparse))
 
 
 def _create_own_indexes(shard: edge.EdgeShard) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from qdrant_edge import EdgeConfig, EdgeShard
@@ -27,11 +28,15 @@ _CONFIG_FILE: Final = "edge_config.json"
 class ShardPool:
     """At most ``max_open`` open shards under ``root``, one directory per space and tenant incarnation.
 
+    ``upgrade`` is run on each shard that is opened, with its configuration as the engine wrote it.
     Calls run one at a time: the engine holds the interpreter's lock in every call anyway.
     """
 
-    def __init__(self, root: Path, max_open: int) -> None:
+    def __init__(
+        self, root: Path, max_open: int, upgrade: Callable[[EdgeShard, Mapping[str, Any]], None]
+    ) -> None:
         self.root = root
+        self._upgrade = upgrade
         self._max_open = max_open
         self._open: OrderedDict[Path, tuple[EdgeShard, OwnerLock]] = OrderedDict()
         self._mutex = threading.RLock()
@@ -118,11 +123,20 @@ class ShardPool:
             lock.release(remove=True)
             return None
         try:
-            shard = EdgeShard.load(str(path))
+            shard = self._load(path)
         except BaseException:
             lock.release()
             raise
         self._open[path] = (shard, lock)
+        return shard
+
+    def _load(self, path: Path) -> EdgeShard:
+        shard = EdgeShard.load(str(path))
+        try:
+            self._upgrade(shard, json.loads((path / _CONFIG_FILE).read_bytes()))
+        except BaseException:
+            shard.close()
+            raise
         return shard
 
     def _close(self, path: Path) -> None:

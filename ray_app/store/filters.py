@@ -81,6 +81,13 @@ class Where:
             clauses.append(self.user)
         return clauses
 
+    def corpus(self) -> Where:
+        """The points among which a word's rarity counts: the tenant's own in the space, of every index.
+
+        So that scores of several indexes compare, and no other tenant's texts show in them.
+        """
+        return Where(self.tenant)
+
 
 def cut_ids(ids: Sequence[str]) -> list[tuple[str, ...]]:
     """``ids`` in order, cut to what one condition may hold."""

@@ -22,6 +22,7 @@ from ray_app.store.payload import Found, NewPoint
 from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint
 from ray_app.store.ranking import MAX_FETCH, best_by_record
 from ray_app.store.updates import PayloadUpdate, stamp_data
+from ray_app.store.words import WordVector, query_vector
 from ray_app.tenants import TenantScope
 
 #: Chunks of a record asked for at a time; few records have more.
@@ -65,13 +66,39 @@ class IsolatedStore(ABC):
         conditions: Sequence[Condition] = (),
         score_threshold: float | None = None,
     ) -> list[Hit]:
+        query: list[float] = payload.check_vectors(np.asarray(vector)[None], index.space, rows=1)[0].tolist()
+        return self._ranked(scope, index, query, limit, conditions, score_threshold)
+
+    def search_words(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        text: str,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Hit]:
+        return self._ranked(
+            scope, index, query_vector(payload.clean_text(text)), limit, conditions, score_threshold=None
+        )
+
+    def _ranked(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        query: list[float] | WordVector | None,
+        limit: int,
+        conditions: Sequence[Condition],
+        score_threshold: float | None,
+    ) -> list[Hit]:
         if not 1 <= limit <= MAX_FETCH:
             raise InputError(
                 f"A search for {limit} records is not possible.", hint=f"Ask for 1 to {MAX_FETCH}."
             )
-        query: list[float] = payload.check_vectors(np.asarray(vector)[None], index.space, rows=1)[0].tolist()
         user = compile_conditions(conditions)
         partition = payload.partition_of(scope, index)
+        if query is None:
+            return []
 
         def fetch(size: int, without: tuple[str, ...]) -> list[Found]:
             where = Where(scope.incarnation, partition, user=user, without=without)
@@ -159,12 +186,15 @@ class IsolatedStore(ABC):
         self,
         scope: TenantScope,
         space: EmbeddingSpace,
-        vector: list[float],
+        query: list[float] | WordVector,
         where: Where,
         limit: int,
         score_threshold: float | None,
     ) -> list[Found]:
-        """The nearest points that ``where`` matches, best first, with ``payload.HIT_KEYS``."""
+        """The nearest points that ``where`` matches, best first, with ``payload.HIT_KEYS``.
+
+        By cosine to a vector; by BM25 to words, where IDF counts ``where.corpus()`` alone.
+        """
 
     @abstractmethod
     def _page(

@@ -19,11 +19,13 @@ from ray_app.identity import partition_id, point_id
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import Hit, IndexKey, PointBatch, PointMeta, Scalar, StoredPoint
 from ray_app.store.sizing import json_bytes
+from ray_app.store.words import WordVector, document_vector
 from ray_app.tenants import TenantScope
 from ray_app.text import SNIPPET_CHARS
 
-#: Name of the point's vector; named, so that another can join it in the same collection.
+#: Names of a point's two vectors: of its meaning, and of its words.
 VECTOR: Final = "dense"
+WORDS: Final = "bm25"
 TENANT: Final = "_t"
 PARTITION: Final = "_p"
 VERSION: Final = "_v"
@@ -44,6 +46,8 @@ AUDIT_KEYS: Final = (TENANT, RECORD, CHUNK, HASH, VERSION)
 #: Range filters of the engine compare as float64, which is exact up to here; the guard is a range filter.
 MAX_VERSION: Final = 2**53
 _FLOAT_CHARS: Final = 20
+#: A word's number and weight.
+_WORD_CHARS: Final = 32
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -53,12 +57,15 @@ class NewPoint:
 
     point_id: str
     vector: list[float]
+    #: None when its text has no words.
+    words: WordVector | None
     payload: dict[str, Any]
 
     @property
     def wire_bytes(self) -> int:
         """Rough upper bound of the point's size as JSON."""
-        return _FLOAT_CHARS * len(self.vector) + json_bytes(self.payload)
+        words = len(self.words.indices) if self.words else 0
+        return _FLOAT_CHARS * len(self.vector) + _WORD_CHARS * words + json_bytes(self.payload)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,12 @@ def stamp(scope: TenantScope, index: IndexKey, batch: PointBatch) -> list[NewPoi
         MODEL: clean_text(index.space.model),
     }
     return [
-        NewPoint(point_key(scope, index, meta.record_id, meta.chunk), vector, {**shared, **_own_keys(meta)})
+        NewPoint(
+            point_key(scope, index, meta.record_id, meta.chunk),
+            vector,
+            document_vector(clean_text(meta.text)),
+            {**shared, **_own_keys(meta)},
+        )
         for meta, vector in zip(batch.metas, vectors, strict=True)
     ]
 

@@ -65,6 +65,17 @@ class RoutedStore:
             scope, index, vector, limit=limit, conditions=conditions, score_threshold=score_threshold
         )
 
+    def search_words(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        text: str,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Hit]:
+        return self._of(scope).search_words(scope, index, text, limit=limit, conditions=conditions)
+
     def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
         return self._of(scope).vectors_of(scope, index, record_id)
 

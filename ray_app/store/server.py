@@ -20,6 +20,7 @@ from ray_app.store.server_calls import CollectionExists, CollectionMissing, NotA
 from ray_app.store.server_models import DIALECT, collection_name, collection_settings, traffic_name
 from ray_app.store.sizing import sub_batches
 from ray_app.store.updates import PayloadUpdate
+from ray_app.store.words import WordVector
 from ray_app.tenants import Placement, TenantScope
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class ServerStore(IsolatedStore):
         return call(operation, budget=self._retry_budget)
 
     def _check_version(self) -> str:
-        """Raises StoreRefused for a server that would silently ignore the version guard."""
+        """Raises StoreRefused for a server that would silently ignore a wall of ours."""
         version = self._call(self._client.info).version
         numbers = re.match(r"(\d+)\.(\d+)", version)
         if not numbers or tuple(map(int, numbers.groups())) < server_models.OLDEST_SERVER:
@@ -90,6 +91,8 @@ class ServerStore(IsolatedStore):
             self._create(name, collection_settings(scope, space))
         info = self._call(partial(self._client.get_collection, name))
         server_models.check_space(name, info, space)
+        if payload.WORDS not in (info.config.params.sparse_vectors or {}):
+            self._add_words(name)
         self._index_fields(name, info.payload_schema, fields)
         alias = traffic_name(scope, space)
         if not self._exists(alias):
@@ -102,6 +105,14 @@ class ServerStore(IsolatedStore):
             self._call(partial(self._client.create_collection, name, **settings))
         except CollectionExists:
             return
+
+    def _add_words(self, name: str) -> None:
+        """Make room for words in a collection that was made before there were any.
+
+        Its points get theirs when they are written next.
+        """
+        added = server_models.ADDED_WORDS
+        self._apply(name, partial(self._client.create_vector_name, name, payload.WORDS, added, wait=True))
 
     def _index_fields(self, name: str, existing: Collection[str], fields: Sequence[str]) -> None:
         """Index our own keys and, as far as there is room, ``fields``.
@@ -128,12 +139,7 @@ class ServerStore(IsolatedStore):
             update_filter=translate(guard, DIALECT),
         )
         for part in sub_batches(points):
-            batch = [
-                models.PointStruct(
-                    id=point.point_id, vector={payload.VECTOR: point.vector}, payload=point.payload
-                )
-                for point in part
-            ]
+            batch = [server_models.point(new) for new in part]
             self._apply(name, partial(upsert, points=batch))
 
     def _update(self, scope: TenantScope, space: EmbeddingSpace, updates: Sequence[PayloadUpdate]) -> None:
@@ -191,20 +197,23 @@ class ServerStore(IsolatedStore):
         self,
         scope: TenantScope,
         space: EmbeddingSpace,
-        vector: list[float],
+        query: list[float] | WordVector,
         where: Where,
         limit: int,
         score_threshold: float | None,
     ) -> list[Found]:
+        options = server_models.query_options(query, where)
+        if isinstance(query, WordVector) and not self._version_checked:
+            self._check_version()
+
         def read(name: str) -> list[models.ScoredPoint]:
             return self._client.query_points(
                 name,
-                query=vector,
-                using=payload.VECTOR,
                 query_filter=translate(where, DIALECT),
                 limit=limit,
                 with_payload=list(payload.HIT_KEYS),
                 score_threshold=score_threshold,
+                **options,
             ).points
 
         hits = self._read(traffic_name(scope, space), read) or []

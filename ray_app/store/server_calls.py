@@ -113,6 +113,11 @@ def _for_response(error: UnexpectedResponse) -> StoreUnavailable:
     # A proxy's or another service's 404 must not pass for an empty index.
     if error.status_code == 404 and _is_from_qdrant(error):
         return CollectionMissing()
+    if error.status_code == 400 and b"Not existing vector name" in error.content:
+        return StoreRefused(
+            "The collection was made by an earlier release and has no room for words.",
+            hint="Run the backfill again; it sets the index up.",
+        )
     return _for_status(error.status_code or 0)
 
 

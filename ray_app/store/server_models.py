@@ -10,14 +10,17 @@ from ray_app.errors import StoreRefused
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
 from ray_app.store.conditions import MAX_CLAUSES, MAX_VALUES
-from ray_app.store.filters import Dialect, translate
+from ray_app.store.filters import Dialect, Where, translate
+from ray_app.store.payload import NewPoint
 from ray_app.store.ranking import MAX_FETCH
 from ray_app.store.sizing import WRITE_POINTS
 from ray_app.store.updates import PayloadUpdate
+from ray_app.store.words import WordVector
 from ray_app.tenants import Placement, TenantScope
 
-#: The first server that honours ``update_filter``; an older one ignores it, and with it the version guard.
-OLDEST_SERVER: Final = (1, 16)
+#: The first server that counts a word's rarity among the tenant's points alone; an older one ignores the
+#: wish, and one before 1.16 the version guard too.
+OLDEST_SERVER: Final = (1, 19)
 #: Raised when the layout of collections changes; readers go through the alias, which does not have it.
 _LAYOUT: Final = "v1"
 
@@ -42,6 +45,9 @@ OWN_INDEXES: Final = {
     ),
     payload.HASH: _KEYWORD,
 }
+ADDED_WORDS: Final = models.SparseVectorNameConfig(
+    sparse=models.SparseVectorConfig(modifier=models.Modifier.IDF)
+)
 #: Without graph links: one value's graph would span tenants, and every search names a partition.
 FIELD_INDEX: Final = _KEYWORD
 #: Payload indexes of one collection; what does not fit is filtered from the payload, within its partition.
@@ -57,6 +63,25 @@ def set_payload(update: PayloadUpdate) -> models.SetPayloadOperation:
 def dense(vectors: Any) -> Any:
     """The dense vector of a point's named ones; None when they were not asked for."""
     return vectors.get(payload.VECTOR) if isinstance(vectors, dict) else None
+
+
+def point(new: NewPoint) -> models.PointStruct:
+    vectors: dict[str, Any] = {payload.VECTOR: new.vector}
+    if new.words is not None:
+        vectors[payload.WORDS] = models.SparseVector(indices=new.words.indices, values=new.words.weights)
+    return models.PointStruct(id=new.point_id, vector=vectors, payload=new.payload)
+
+
+def query_options(query: list[float] | WordVector, where: Where) -> dict[str, Any]:
+    """Keyword arguments of ``query_points`` that say what is near."""
+    if not isinstance(query, WordVector):
+        return {"query": query, "using": payload.VECTOR}
+    corpus = models.IdfCorpusParams(corpus=translate(where.corpus(), DIALECT))
+    return {
+        "query": models.SparseVector(indices=query.indices, values=query.weights),
+        "using": payload.WORDS,
+        "search_params": models.SearchParams(idf=corpus),
+    }
 
 
 def traffic_name(scope: TenantScope, space: EmbeddingSpace) -> str:
@@ -83,6 +108,7 @@ def collection_settings(scope: TenantScope, space: EmbeddingSpace) -> dict[str, 
         "vectors_config": {
             payload.VECTOR: models.VectorParams(size=space.dimensions, distance=models.Distance.COSINE)
         },
+        "sparse_vectors_config": {payload.WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
         "hnsw_config": models.HnswConfigDiff(m=0, payload_m=16, ef_construct=100),
         "strict_mode_config": models.StrictModeConfig(
             enabled=True,

@@ -81,7 +81,7 @@ class ScriptedServer:
             return Answer(body=json.dumps({"title": "qdrant", "version": "1.20.0"}))
         if line.endswith("/exists"):
             return Answer(result={"exists": True})
-        if "/points?" in line or "/points/delete" in line:
+        if "/points?" in line or "/points/delete" in line or "/vectors/" in line:
             return Answer(result={"operation_id": 1, "status": "completed"})
         return Answer(result=True)
 
@@ -93,14 +93,17 @@ class ScriptedServer:
         self._http.server_close()
 
 
-def collection_info(dimensions: int, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What the server says of an empty collection."""
+def collection_info(dimensions: int, metadata: dict[str, Any], *, words: bool = True) -> dict[str, Any]:
+    """What the server says of an empty collection, with or without room for words."""
     return {
         "status": "green",
         "optimizer_status": "ok",
         "segments_count": 1,
         "config": {
-            "params": {"vectors": {"dense": {"size": dimensions, "distance": "Cosine"}}},
+            "params": {
+                "vectors": {"dense": {"size": dimensions, "distance": "Cosine"}},
+                "sparse_vectors": {"bm25": {"modifier": "idf"}} if words else {},
+            },
             "hnsw_config": {"m": 0, "ef_construct": 100, "full_scan_threshold": 10000},
             "optimizer_config": {
                 "deleted_threshold": 0.2,

@@ -19,6 +19,7 @@ from ray_app.store import payload
 from ray_app.store.payload import Found, NewPoint, clean_data, clean_text
 from ray_app.store.port import IndexKey, PointBatch, PointMeta
 from ray_app.store.sizing import WRITE_BYTES, WRITE_POINTS, sub_batches
+from ray_app.store.words import WordVector
 from ray_app.tenants import Placement, TenantScope
 
 SCOPE = TenantScope(UUID(int=1, version=4), Placement.EMBEDDED, b"secret")
@@ -93,7 +94,7 @@ def test_values_that_are_no_scalars_are_refused_by_name(value: Any) -> None:
 
 @given(
     st.lists(st.integers(0, 400_000), max_size=60).map(
-        lambda sizes: [NewPoint(str(n), [0.0], {"text": "x" * size}) for n, size in enumerate(sizes)]
+        lambda sizes: [NewPoint(str(n), [0.0], None, {"text": "x" * size}) for n, size in enumerate(sizes)]
     )
 )
 def test_sub_batches_keep_order_and_limits(points: list[NewPoint]) -> None:
@@ -104,13 +105,19 @@ def test_sub_batches_keep_order_and_limits(points: list[NewPoint]) -> None:
         assert len(part) == 1 or sum(point.wire_bytes for point in part) <= WRITE_BYTES
 
 
-@given(st.dictionaries(st.text(max_size=5), st.text(max_size=30)), st.lists(st.floats(width=32), max_size=5))
+@given(
+    st.dictionaries(st.text(max_size=5), st.text(max_size=30)),
+    st.lists(st.floats(width=32), max_size=5),
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.floats(0, 2.2)), max_size=20),
+)
 def test_the_estimate_of_a_points_size_is_an_upper_bound_of_its_text(
-    data: dict[str, str], vector: list[float]
+    data: dict[str, str], vector: list[float], words: list[tuple[int, float]]
 ) -> None:
-    point = NewPoint("id", vector, data)
+    sparse = WordVector([number for number, _ in words], [weight for _, weight in words])
+    point = NewPoint("id", vector, sparse, data)
     text = "".join([*data, *data.values()])
-    assert point.wire_bytes >= len(text.encode("utf-8", "replace")) + sum(len(repr(x)) for x in vector) * 0.8
+    numbers = sum(len(repr(x)) for x in vector) * 0.8 + sum(len(f"{n},{x},") for n, x in words)
+    assert point.wire_bytes >= len(text.encode("utf-8", "replace")) + numbers
 
 
 @pytest.mark.parametrize(

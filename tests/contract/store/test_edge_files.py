@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import qdrant_edge
 
 from ray_app.errors import StoreUnavailable
 from ray_app.spaces import EmbeddingSpace
@@ -80,6 +81,31 @@ class TestFiles:
         with pytest.raises(StoreUnavailable, match="Qdrant Edge failed"):
             store.count(tenant(), INDEX)
 
+    @pytest.mark.parametrize("interrupted", [False, True])
+    def test_a_shard_made_before_there_were_words_is_given_room_for_them(
+        self, store: EdgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+    ) -> None:
+        """Its points are found by meaning as before, and by words from when they are next written."""
+        with monkeypatch.context() as earlier:
+            earlier.setattr(edge_module, "_config", _config_without_words)
+            earlier.setattr(edge_module, "_add_words", lambda shard, config: None)
+            earlier.setattr(edge_module, "_vectors", lambda point: {"dense": point.vector})
+            before = EdgeStore(tmp_path)
+            fill(before, tenant(), "1", "2")
+            before.close()
+        if interrupted:
+            shard = qdrant_edge.EdgeShard.load(str(shard_path(tmp_path, tenant())))
+            modifier = qdrant_edge.Modifier.Idf
+            shard.update(qdrant_edge.UpdateOperation.create_sparse_vector("bm25", modifier=modifier))
+            shard.close()
+
+        assert {hit.record_id for hit in store.search(tenant(), INDEX, unit(1), limit=5)} == {"1", "2"}
+        assert store.search_words(tenant(), INDEX, "text", limit=5) == []
+        fill(store, tenant(), "2", "3")
+        assert {hit.record_id for hit in store.search_words(tenant(), INDEX, "text", limit=5)} == {"2", "3"}
+        store.close()
+        assert len(EdgeStore(tmp_path).search_words(tenant(), INDEX, "text", limit=5)) == 2
+
     def test_maintenance_builds_a_graph_and_keeps_the_points(
         self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -100,3 +126,9 @@ class TestFiles:
         assert after[0] == before[0] == "0"
         assert len(set(after) & set(before)) >= 10
         assert store.count(tenant(), index) == 1750
+
+
+def _config_without_words(space: EmbeddingSpace) -> qdrant_edge.EdgeConfig:
+    vector = qdrant_edge.EdgeVectorParams(size=space.dimensions, distance=qdrant_edge.Distance.Cosine)
+    graph = qdrant_edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
+    return qdrant_edge.EdgeConfig(vectors={"dense": vector}, hnsw_config=graph)

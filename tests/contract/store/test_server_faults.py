@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -190,12 +191,58 @@ def test_no_server_at_all_is_a_clear_error(qdrant: ScriptedServer) -> None:
     store.close()
 
 
-def test_an_older_server_would_ignore_the_version_guard(qdrant: ScriptedServer, store: ServerStore) -> None:
-    qdrant.will("GET /$", Answer(body=json.dumps({"title": "qdrant", "version": "1.15.3"})))
-    for act in (store.check, lambda: store.ensure_index(tenant(), INDEX, [])):
-        with pytest.raises(StoreRefused, match=r"1\.15\.3.*1\.16 or later"):
+def test_an_older_server_would_ignore_a_wall_of_ours(qdrant: ScriptedServer, store: ServerStore) -> None:
+    qdrant.will("GET /$", Answer(body=json.dumps({"title": "qdrant", "version": "1.18.3"})))
+    for act in (
+        store.check,
+        lambda: store.ensure_index(tenant(), INDEX, []),
+        lambda: store.search_words(tenant(), INDEX, "login", limit=1),
+    ):
+        with pytest.raises(StoreRefused, match=r"1\.18\.3.*1\.19 or later"):
             act()
     assert not qdrant.sent("PUT ")
+    assert not qdrant.sent("POST ")
+
+
+def test_a_search_by_words_counts_rarity_among_the_tenants_points_alone(
+    qdrant: ScriptedServer, store: ServerStore
+) -> None:
+    qdrant.will(".*/points/query", Answer(result={"points": []}))
+    scope = tenant()
+    assert store.search_words(scope, INDEX, "login", limit=3) == []
+    (request,) = qdrant.sent(rf"POST /collections/{ALIAS}/points/query")
+    assert request.body["using"] == "bm25"
+    assert request.body["query"]["nearest"] == {"indices": [0xAA08CB10], "values": [1.0]}
+    own = {"key": "_t", "match": {"value": str(scope.incarnation)}}
+    assert [_named(condition) for condition in request.body["params"]["idf"]["corpus"]["must"]] == [own]
+    assert own in [_named(condition) for condition in request.body["filter"]["must"]]
+
+
+def _named(condition: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in condition.items() if value is not None}
+
+
+def test_a_collection_without_room_for_words_is_given_some_at_set_up(
+    qdrant: ScriptedServer, store: ServerStore
+) -> None:
+    info = collection_info(DIMENSIONS, {"space_id": SPACE.space_id}, words=False)
+    qdrant.will(rf"GET /collections/{ALIAS}_v1$", Answer(result=info))
+    qdrant.will("PUT .*/index", Answer(result=APPLIED))
+    store.ensure_index(tenant(), INDEX, [])
+    (added,) = qdrant.sent(rf"PUT /collections/{ALIAS}_v1/vectors/bm25")
+    assert "wait=true" in added.line
+    assert added.body["sparse"]["modifier"] == "idf"
+
+
+@pytest.mark.parametrize("act", ["write", "search"])
+def test_a_collection_without_room_for_words_that_was_not_set_up_again_is_a_clear_error(
+    qdrant: ScriptedServer, store: ServerStore, act: str
+) -> None:
+    error = {"status": {"error": "Wrong input: Not existing vector name error: bm25"}, "time": 0.0}
+    qdrant.will("(PUT|POST) .*/points", Answer(400, body=json.dumps(error)))
+    acts = {"write": write, "search": lambda store: store.search_words(tenant(), INDEX, "login", limit=3)}
+    with pytest.raises(StoreRefused, match=r"earlier release.*Run the backfill again"):
+        acts[act](store)
 
 
 def test_a_collection_removed_by_another_process_reads_as_empty(
