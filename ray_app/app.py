@@ -11,14 +11,17 @@ with Rowbeam.open() as rowbeam:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 
 from ray_app import backfilling, launching, onboarding
 from ray_app.coverage import coverage
 from ray_app.db import dead_letters, jobs, usage
+from ray_app.db.api_keys import ROTATION_GRACE
 from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.loading import load_jsonl
@@ -28,11 +31,15 @@ from ray_app.reports import (
     DeadLetter,
     ErasureReport,
     JobProgress,
+    KeyInfo,
     LoadReport,
     NewTenant,
     Plan,
+    Revocation,
+    Rotation,
     SearchHit,
     TenantDetails,
+    UsageReport,
 )
 from ray_app.sample.schema import create_tables
 from ray_app.searching import search
@@ -40,7 +47,7 @@ from ray_app.settings import Settings
 from ray_app.spaces import Preference
 from ray_app.stack.embedded import Stack
 from ray_app.store.port import Condition, VectorStore
-from ray_app.tenants import Placement, Tenant
+from ray_app.tenants import ApiKey, Placement, Tenant
 from ray_app.workspace import Workspace
 
 
@@ -122,6 +129,30 @@ class Rowbeam:
         """Erase all its vectors and ledger rows, then prove it. The platform's rows stay."""
         with self._store() as store:
             return onboarding.remove_tenant(self.workspace, store, name)
+
+    def add_key(self, tenant: str) -> ApiKey:
+        """One more API key, shown this once; the others go on working."""
+        return self.workspace.keys.add(self.workspace.registry.get(tenant))
+
+    def list_keys(self, tenant: str) -> list[KeyInfo]:
+        return self.workspace.keys.list(self.workspace.registry.get(tenant))
+
+    def rotate_key(self, tenant: str, key_id: str, *, grace: timedelta = ROTATION_GRACE) -> Rotation:
+        """A new API key in place of an old one, which is refused after ``grace``."""
+        return self.workspace.keys.rotate(self.workspace.registry.get(tenant), key_id, grace=grace)
+
+    def revoke_key(self, tenant: str, key_id: str) -> Revocation:
+        """Refuse an API key from now on; it may be the last. A running server notices within seconds."""
+        return self.workspace.keys.revoke(self.workspace.registry.get(tenant), key_id)
+
+    def set_limits(self, tenant: str, changes: Mapping[str, int | Decimal | None]) -> Tenant:
+        """Change limits, named as the fields of ``ray_app.tenants.Limits``; None restores a default."""
+        return self.workspace.registry.set_limits(tenant, changes)
+
+    def usage(self, tenant: str, *, first: date | None = None, last: date | None = None) -> UsageReport:
+        """What embedding came to, by day (UTC), provider, model and table; this month's unless told."""
+        owner = self.workspace.registry.get(tenant)
+        return usage.read_report(self.workspace.ledger, owner, first, last)
 
     def load(self, path: Path, *, tenant: str, table: str) -> LoadReport:
         """Insert the rows of a JSON-lines file (``.gz`` allowed) into a platform table; all or nothing."""

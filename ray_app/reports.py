@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -300,6 +300,20 @@ class UsageReport:
     @property
     def cost(self) -> Decimal:
         return sum((row.cost for row in self.rows), Decimal(0))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data, costs as text, for they are exact."""
+        return {
+            "tenant": self.tenant,
+            "first": self.first.isoformat(),
+            "last": self.last.isoformat(),
+            "rows": [
+                {**asdict(row), "day": row.day.isoformat(), "cost": f"{row.cost:f}"} for row in self.rows
+            ],
+            "texts": self.texts,
+            "tokens": self.tokens,
+            "cost": f"{self.cost:f}",
+        }
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ray_app.cli import jobs, stack, tenants
+from ray_app.cli import access, jobs, stack, tenants
 from ray_app.cli.output import FAILED, OK, show_error, show_fault
 from ray_app.errors import RowbeamError
 
@@ -39,11 +39,13 @@ def options(
     """Options of the program itself."""
 
 
+tenants.app.add_typer(access.keys, name="key")
+tenants.app.command()(access.limits)
 app.add_typer(tenants.app, name="tenant")
 for command in (
     *(stack.demo, stack.up, stack.down, stack.doctor, tenants.load),
     *(jobs.plan, jobs.backfill, jobs.jobs, jobs.job, jobs.cancel, jobs.dead_letters),
-    *(jobs.search, tenants.coverage),
+    *(jobs.search, tenants.coverage, access.usage),
 ):
     app.command()(command)
 

@@ -11,8 +11,8 @@ from typing import IO, Final
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from ray_app.cli.layout import duration
 from ray_app.cli.output import console, plain
-from ray_app.cli.rendering import duration
 from ray_app.reports import JobProgress, JobState
 
 #: Seconds between two lines where there is no terminal to redraw.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from decimal import Decimal
 from typing import Final
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from ray_app.cli.layout import add_row, duration, facts_of, money, table_of, when
 from ray_app.cli.output import plain
+from ray_app.cli.rendering_access import describe_limits
 from ray_app.reports import (
     Check,
     Counts,
@@ -54,9 +52,9 @@ def checks(found: Sequence[Check]) -> RenderableType:
 def tenants(found: Sequence[Tenant]) -> RenderableType:
     if not found:
         return Text("No tenants yet. Add one: rowbeam tenant add NAME")
-    table = _table("tenant", "client id>", "placement", "state", "since")
+    table = table_of("tenant", "client id>", "placement", "state", "since")
     for tenant in found:
-        _add(
+        add_row(
             table, tenant.name, str(tenant.client_id), tenant.placement, tenant.state, when(tenant.created_at)
         )
     return table
@@ -76,13 +74,14 @@ def new_tenant(new: NewTenant) -> RenderableType:
 
 def tenant_details(details: TenantDetails) -> RenderableType:
     tenant = details.tenant
-    facts = _facts(
+    facts = facts_of(
         ("tenant", tenant.name),
         ("client id", str(tenant.client_id)),
         ("placement", tenant.placement),
         ("state", tenant.state),
         ("incarnation", str(tenant.incarnation)),
         ("API keys", ", ".join(details.key_ids) or "none"),
+        ("limits", describe_limits(tenant.limits)),
         ("tokens, cost", f"{details.tokens:,}, {money(details.cost)}"),
         ("dead letters", str(details.open_dead_letters)),
     )
@@ -114,14 +113,14 @@ def loaded(report: LoadReport) -> RenderableType:
 def plan(made: Plan) -> RenderableType:
     with_type = len({row.vector_type for row in made.tables}) > 1
     with_deletes = any(row.to_delete for row in made.tables)
-    table = _table(
+    table = table_of(
         *("table", *(["type"] if with_type else []), "rows>", "to embed>", "unchanged>"),
         *((["to delete>"] if with_deletes else []) + ["space", "provider"]),
         *("batch>", "tokens>", "time>", "cost>"),
     )
     for row in made.tables:
         deletes = [row.to_delete] if with_deletes else []
-        _add(
+        add_row(
             table,
             *(row.table, *([row.vector_type] if with_type else [])),
             *(f"{count:,}" for count in (row.rows, row.to_embed, row.unchanged, *deletes)),
@@ -142,11 +141,11 @@ def plan(made: Plan) -> RenderableType:
 def jobs(found: Sequence[JobProgress]) -> RenderableType:
     if not found:
         return Text("No active jobs. See ended ones with: rowbeam jobs --all")
-    table = _table(
+    table = table_of(
         "job", "tenant", "kind", "state", "done>", "total>", "failed>", "rows/s>", "started", "cost>"
     )
     for job in found:
-        _add(
+        add_row(
             table,
             *(job.job_id, job.tenant, job.kind, _state(job.state)),
             *(f"{count:,}" for count in (job.processed_records, job.total_records, job.failed_records)),
@@ -176,7 +175,7 @@ def job(progress: JobProgress) -> RenderableType:
         end,
         *(("fault", plain(text)) for text in progress.errors),
     ]
-    lines: list[RenderableType] = [_facts(*facts)]
+    lines: list[RenderableType] = [facts_of(*facts)]
     if progress.error:
         lines.append(Text(f"It stopped because: {plain(progress.error)}", style="red"))
     if progress.state.resumable:
@@ -199,9 +198,9 @@ def resume_command(progress: JobProgress) -> str:
 def dead_letters(found: Sequence[DeadLetter]) -> RenderableType:
     if not found:
         return Text("No open dead letters.")
-    table = _table("table", "type", "record", "stage", "error", "message", "tries>", "last")
+    table = table_of("table", "type", "record", "stage", "error", "message", "tries>", "last")
     for letter in found:
-        _add(
+        add_row(
             table,
             *(letter.table, letter.vector_type, plain(letter.record_id), letter.stage, letter.error_class),
             *(plain(letter.message), str(letter.attempts), when(letter.last_at)),
@@ -212,19 +211,19 @@ def dead_letters(found: Sequence[DeadLetter]) -> RenderableType:
 def hits(found: Sequence[SearchHit]) -> RenderableType:
     if not found:
         return Text("Nothing found. Is the table backfilled? See: rowbeam coverage --tenant NAME")
-    table = _table("score>", "table", "record", "snippet")
+    table = table_of("score>", "table", "record", "snippet")
     for hit in found:
-        _add(table, f"{hit.score:.3f}", hit.table, plain(hit.record_id), plain(hit.snippet[:_SNIPPET]))
+        add_row(table, f"{hit.score:.3f}", hit.table, plain(hit.record_id), plain(hit.snippet[:_SNIPPET]))
     return table
 
 
 def coverage(found: Sequence[CoverageRow]) -> RenderableType:
-    table = _table(
+    table = table_of(
         "table", "type", "rows>", "embedded>", "stale>", "no text>", "dead>", "points>", "space", "model"
     )
     for row in found:
         counts = (row.rows, row.embedded, row.stale, row.no_text, row.dead, row.points)
-        _add(
+        add_row(
             table,
             *(row.table, row.vector_type),
             *(f"{count:,}" for count in counts),
@@ -233,48 +232,5 @@ def coverage(found: Sequence[CoverageRow]) -> RenderableType:
     return table
 
 
-def money(amount: Decimal) -> str:
-    """US dollars; small amounts keep the digits that matter."""
-    return f"${amount:,.2f}" if amount == 0 or amount >= 1 else f"${amount:.6f}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def when(moment: datetime | None) -> str:
-    """In this machine's time zone."""
-    return "not yet" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
 def _state(state: JobState) -> Text:
     return Text(state.value, style=_STATE_STYLES.get(state, "cyan"))
-
-
-def _table(*columns: str) -> Table:
-    """A plain table; a name that ends in ``>`` is a column of numbers, which are never broken."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name in columns:
-        number = name.endswith(">")
-        table.add_column(
-            name.rstrip(">"), justify="right" if number else "left", no_wrap=number, overflow="fold"
-        )
-    return table
-
-
-def _facts(*rows: tuple[str, str | Text]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows:
-        _add(table, *row)
-    return table
-
-
-def _add(table: Table, *cells: str | Text) -> None:
-    """Add a row of literal text: rich would read "[red]" inside a plain string as markup."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))

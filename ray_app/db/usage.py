@@ -117,14 +117,19 @@ def spent(
     return int(tokens), Decimal(cost)
 
 
-def read_report(engine: Engine, tenant: Tenant, first: date, last: date) -> UsageReport:
+def read_report(
+    engine: Engine, tenant: Tenant, first: date | None = None, last: date | None = None
+) -> UsageReport:
     """The tenant's usage by day (UTC), provider, model and table, both days included.
 
-    Online usage of the last few seconds may still be in a server's memory.
+    ``last`` is today unless given, ``first`` the first of its month. Online usage of the last few
+    seconds may still be in a server's memory.
 
     Raises:
         InputError: ``last`` is before ``first``, or more than ``MAX_DAYS`` days are asked for.
     """
+    last = last or datetime.now(UTC).date()
+    first = first or last.replace(day=1)
     if not timedelta(0) <= last - first < timedelta(days=MAX_DAYS):
         raise InputError("The days are out of order or too far apart.", hint=f"Ask for 1 to {MAX_DAYS} days.")
     by = (usage.c.day, usage.c.provider, usage.c.model, usage.c.table_name)

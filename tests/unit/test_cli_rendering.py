@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 from rich.console import Console, RenderableType
 
-from ray_app.cli import output, rendering
+from ray_app.cli import layout, output, rendering
 from ray_app.cli.app import app, run
 from ray_app.cli.demo import check_owner
 from ray_app.cli.interrupt import on_interrupt
@@ -99,13 +99,11 @@ def text_of(renderable: RenderableType, *, width: int = 160, color: bool = False
 
 
 def test_every_command_takes_json() -> None:
-    commands = [
-        command.callback
-        for group in app.registered_groups
-        for command in group.typer_instance.registered_commands
-    ]
-    commands += [command.callback for command in app.registered_commands]
-    assert len(commands) == 17
+    groups, commands = [app], []
+    for group in groups:
+        groups += [item.typer_instance for item in group.registered_groups]
+        commands += [command.callback for command in group.registered_commands]
+    assert len(commands) >= 23
     for command in commands:
         assert command is not None
         assert "as_json" in inspect.signature(command).parameters, command
@@ -199,12 +197,12 @@ def test_results_say_what_matters(renderable: RenderableType, expected: list[str
 
 
 def test_amounts_keep_the_digits_that_matter() -> None:
-    assert [rendering.money(Decimal(value)) for value in ("0", "0.000123", "1234.5")] == [
+    assert [layout.money(Decimal(value)) for value in ("0", "0.000123", "1234.5")] == [
         "$0.00",
         "$0.000123",
         "$1,234.50",
     ]
-    assert [rendering.duration(value) for value in (0.04, 59.9, 60, 3_599.6, 7_260)] == [
+    assert [layout.duration(value) for value in (0.04, 59.9, 60, 3_599.6, 7_260)] == [
         "0.0 s",
         "59.9 s",
         "1 min 00 s",
