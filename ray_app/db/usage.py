@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db.schema import usage
-from ray_app.errors import InputError, ProviderUnavailable
+from ray_app.errors import BudgetExhausted, InputError, ProviderUnavailable
 from ray_app.parts import Part
 from ray_app.reports import UsageReport, UsageRow
 from ray_app.spaces import EmbeddingSpace
@@ -94,14 +94,6 @@ def _add(connection: Connection, **values: Any) -> None:
     statement = insert(usage).values(day=datetime.now(UTC).date(), **values)
     sums = {name: usage.c[name] + statement.excluded[name] for name in ("texts", "tokens", "cost", "seconds")}
     connection.execute(statement.on_conflict_do_update(index_elements=list(usage.primary_key), set_=sums))
-
-
-def spent_since(connection: Connection, incarnation: UUID, day: date) -> Decimal:
-    """US dollars a tenant has spent from ``day`` (UTC) on, jobs included."""
-    query = select(func.coalesce(func.sum(usage.c.cost), 0)).where(
-        usage.c.incarnation == incarnation, usage.c.day >= day
-    )
-    return Decimal(connection.execute(query).scalar_one())
 
 
 def spent(
