@@ -106,6 +106,10 @@ class GatewayClient:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
+    def lower(self, *, max_tokens: int) -> None:
+        """Send at most so many estimated tokens in one request from now on."""
+        self._limits = self._limits.lowered(max_tokens=max_tokens)
+
     async def embed(self, work: Work) -> None:
         """Fill ``work``: each text ends with a vector or a fault.
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import httpx
 
-from ray_app.errors import ProviderRefused, ProviderUnavailable
+from ray_app.errors import ProviderRefused, ProviderUnavailable, RowbeamError
 from ray_app.providers.approximate_chunker import estimate_tokens
 from ray_app.providers.gateway_endpoint import Endpoint
 from ray_app.providers.gateway_faults import Fault, Verdict, judge
@@ -42,23 +42,27 @@ class Call:
     def __init__(self, outage_budget: float) -> None:
         self.clock = OutageClock(outage_budget)
         self.tokens = 0
-        self._failure: ProviderUnavailable | None = None
+        self._failure: RowbeamError | None = None
         self._failed = asyncio.Event()
 
-    async def attempt(self, texts: Sequence[str], send: Callable[[], Awaitable[Attempt]]) -> Attempt:
+    async def attempt(
+        self,
+        texts: Sequence[str],  # noqa: ARG002 - for subclasses
+        send: Callable[[], Awaitable[Attempt]],
+    ) -> Attempt:
         """Send one request for ``texts``. A subclass may hold it back, refuse it, and see how it went."""
         attempt = await send()
         self.tokens += attempt.tokens
         return attempt
 
-    def fail(self, error: ProviderUnavailable) -> ProviderUnavailable:
+    def fail(self, error: RowbeamError) -> RowbeamError:
         """End the call: nothing more is sent, what is on the wire is awaited. Returns the first error."""
         self._failure = self._failure or error
         self._failed.set()
         return self._failure
 
     def check(self) -> None:
-        """Raises ProviderUnavailable when the call has failed."""
+        """Raises what the call has failed with, if it has."""
         if self._failure is not None:
             raise self._failure
 
