@@ -43,7 +43,7 @@ tenants.app.add_typer(access.keys, name="key")
 tenants.app.command()(access.limits)
 app.add_typer(tenants.app, name="tenant")
 for command in (
-    *(stack.demo, stack.up, stack.down, stack.doctor, tenants.load),
+    *(stack.demo, stack.up, stack.serve, stack.down, stack.doctor, tenants.load),
     *(jobs.plan, jobs.backfill, jobs.jobs, jobs.job, jobs.cancel, jobs.dead_letters),
     *(jobs.search, tenants.coverage, access.usage),
 ):
