@@ -1,6 +1,6 @@
-"""Benchmarks that a reader can run: ``python -m jobs.benchmark memory``.
+"""Memory of a job against the size of its table.
 
-``memory`` backfills tables of growing size with the stub model and samples the memory of the job's
+Backfills tables of growing size with the stub model and samples the memory of the job's
 whole process tree, from the driver to the last Ray worker, as the kernel accounts it in
 ``/proc/PID/smaps_rollup`` (shared pages counted once). Anonymous and shared memory is what the job
 needs; flat means that a table twenty times larger needs no more. File pages are counted apart: they
@@ -10,20 +10,17 @@ are the vectors that the embedded store maps from disk, which the kernel takes b
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import psutil
-from sqlalchemy import text
 
+from jobs.benchmark.site import INSERT
 from ray_app.app import Rowbeam
 from ray_app.reports import JobProgress, JobState
 from ray_app.settings import Settings
@@ -49,9 +46,10 @@ class MemoryRun:
 
 
 class MemorySampler:
-    """Samples the memory of this process's children in a thread while a job runs."""
+    """Samples the memory of processes, by default this one's children, in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Callable[[], list[psutil.Process]] | None = None) -> None:
+        self._processes = processes or (lambda: psutil.Process().children(recursive=True))
         #: (anonymous and shared, file) in MiB.
         self.samples: list[tuple[float, float]] = []
         self._stop = threading.Event()
@@ -60,8 +58,11 @@ class MemorySampler:
     def follow(self, progress: JobProgress) -> None:
         """Begin with the first record written: before, the cluster is still starting."""
         if self._thread is None and progress.processed_records > 0:
-            self._thread = threading.Thread(target=self._sample, daemon=True)
-            self._thread.start()
+            self.begin()
+
+    def begin(self) -> None:
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
 
     def end(self) -> list[tuple[float, float]]:
         self._stop.set()
@@ -71,8 +72,7 @@ class MemorySampler:
 
     def _sample(self) -> None:
         while not self._stop.wait(PERIOD):
-            tree = psutil.Process().children(recursive=True)
-            sizes = [_sizes(process) for process in tree]
+            sizes = [_sizes(process) for process in self._processes()]
             own = sum(size.get("Pss_Anon", 0) + size.get("Pss_Shmem", 0) for size in sizes)
             self.samples.append((own / 1024, sum(size.get("Pss_File", 0) for size in sizes) / 1024))
 
@@ -95,7 +95,7 @@ def measure_memory(rows: int) -> MemoryRun:
         with Rowbeam.open(settings) as rowbeam:
             rowbeam.add_tenant("bench", client_id=1)
             with rowbeam.workspace.ledger.begin() as connection:
-                connection.execute(_INSERT, {"rows": rows})
+                connection.execute(INSERT, {"rows": rows, "client": 1})
             sampler = MemorySampler()
             job = rowbeam.backfill("bench", tables=["pull_requests"], on_progress=sampler.follow)
             samples = sampler.end()
@@ -114,44 +114,19 @@ def measure_memory(rows: int) -> MemoryRun:
     )
 
 
-_INSERT: Final = text(
-    "INSERT INTO pull_requests (id, client_id, title, description, status)"
-    " SELECT n, 1, 'change ' || n || ' of the scheduler',"
-    "  repeat('It retries the request when part ' || (n % 997) || ' does not answer. ', 1 + n % 5), 'open'"
-    " FROM generate_series(1, CAST(:rows AS int)) AS n"
-)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
 
 
-def memory(sizes: Sequence[int], out: Path | None) -> None:
-    """Print a table, and with ``out`` write JSON."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Print a table; answers the record."""
     runs = []
     titles = ("rows", "seconds", "rows/s", "peak MiB", "1st half", "2nd half", "files MiB")
     print(" ".join(f"{title:>9}" for title in titles))  # noqa: T201
-    for rows in sizes:
-        run = measure_memory(rows)
-        runs.append(run)
-        print(" ".join(f"{value:>9}" for value in asdict(run).values()), flush=True)  # noqa: T201
+    for rows in args.rows:
+        measured = measure_memory(rows)
+        runs.append(measured)
+        print(" ".join(f"{value:>9}" for value in asdict(measured).values()), flush=True)  # noqa: T201
     ratio = runs[-1].peak_mib / runs[0].peak_mib
     print(f"peak of {runs[-1].rows} rows / peak of {runs[0].rows} rows = {ratio:.2f}")  # noqa: T201
-    if out is not None:
-        record = {
-            "measured": time.strftime("%Y-%m-%d"),
-            "ratio": ratio,
-            "runs": [asdict(run) for run in runs],
-        }
-        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m jobs.benchmark", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    flat = commands.add_parser("memory", help="memory of a job against the size of its table")
-    flat.add_argument("--rows", type=int, nargs="+", default=ROWS)
-    flat.add_argument("--out", type=Path)
-    args = parser.parse_args(argv)
-    memory(args.rows, args.out)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {"ratio": ratio, "runs": [asdict(measured) for measured in runs]}
