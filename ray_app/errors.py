@@ -11,6 +11,7 @@
     │   ├── UnknownKey             the tenant has no API key with that id
     │   ├── UnknownModel           no space of that model is served here
     │   ├── TooLarge               more than one request may carry
+    │   ├── TextTooLong            a text with more tokens than the model reads at once
     │   ├── InvalidTableSpec       a spec names a column the table does not have
     │   ├── InvalidRecord          a row or JSON line that cannot be loaded
     │   └── InvalidFilter          a search filter that cannot be compiled
@@ -132,6 +133,10 @@ class TooLarge(InputError):
     """A request carries more than one request may."""
 
     status = 413
+
+
+class TextTooLong(InputError):
+    """A text to embed as it is has more tokens than the model reads at once."""
 
 
 class InvalidTableSpec(InputError):

@@ -41,6 +41,7 @@ _CODES: Final[Mapping[type[RowbeamError], str]] = {
     errors.UnknownRecord: "record_not_found",
     errors.UnknownModel: "model_not_found",
     errors.TooLarge: "request_too_large",
+    errors.TextTooLong: "context_length_exceeded",
     errors.InvalidRecord: "invalid_record",
     errors.InvalidFilter: "invalid_filter",
     errors.ItemError: "invalid_input",
@@ -68,6 +69,7 @@ _PUBLIC: Final[Mapping[type[RowbeamError], str]] = {
     errors.StoreUnavailable: "The vector store cannot be used at the moment.",
     errors.ProviderUnavailable: "No provider of this embedding space can answer at the moment.",
     errors.RayUnavailable: "Jobs cannot be started at the moment.",
+    errors.Overloaded: "The server has as much work as it can do in time.",
     errors.DependencyError: "The server cannot answer at the moment.",
 }
 _TYPES: Final[Mapping[int, str]] = {
@@ -86,7 +88,7 @@ _COMMAND_LINE: Final = re.compile(r"\browbeam [a-z]|\bROWBEAM_|(?:^|\s)--[a-z]")
 def error_response(error: RowbeamError) -> Response:
     """The answer for one of our errors; what it hides goes to the log."""
     status = _of(_STATUS, error) or error.status
-    public = _of(_PUBLIC, error) if not isinstance(error, errors.Overloaded) else None
+    public = _of(_PUBLIC, error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s: %s", type(error).__name__, error, exc_info=error)
         return internal_error(retry=error.retryable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -38,7 +38,7 @@ async def readyz(services: FromServices) -> JSONResponse:
     missing = [
         *await _failing(services, "database", lambda: _check_ledger(services)),
         *await _failing(services, "vector store", services.store.check),
-        *await services.backend.not_ready(),
+        *_names(await services.backend.not_ready()),
     ]
     body = Readiness(status="not ready" if missing else "ready", not_ready=missing)
     return JSONResponse(body.model_dump(), 503 if missing else 200)
@@ -56,3 +56,10 @@ async def _failing(services: Services, name: str, check: Callable[[], str]) -> l
         log.warning("Not ready: %s", error)
         return [name]
     return ["database migrations"] if name == "database" and found != HEAD else []
+
+
+def _names(reasons: Sequence[str]) -> list[str]:
+    """The providers that are not ready; what they say of it names hosts, and goes to the log."""
+    for reason in reasons:
+        log.warning("Not ready: %s", reason)
+    return [reason.partition(":")[0] for reason in reasons]

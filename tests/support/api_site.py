@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import httpx
-import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -23,14 +21,12 @@ from ray_app import onboarding
 from ray_app.api.app import create_api
 from ray_app.api.authentication import Authenticator
 from ray_app.api.services import JobSubmitter, Services
-from ray_app.providers.catalog import ProviderCatalog
-from ray_app.providers.port import Embedded, EmbeddingProvider
 from ray_app.serving.admission import Admission
+from ray_app.serving.in_process import local_backend
 from ray_app.serving.options import ServingOptions
-from ray_app.serving.port import EmbedCall, EmbeddingBackend, Load, Purpose, Served
+from ray_app.serving.port import EmbeddingBackend
 from ray_app.serving.usage_log import UsageLog
 from ray_app.settings import Settings, child_environment
-from ray_app.spaces import EmbeddingSpace, Preference
 from ray_app.store.port import VectorStore
 from ray_app.store.routing import open_store
 from ray_app.tenants import Tenant
@@ -39,37 +35,6 @@ from ray_app.workspace import Workspace
 ADMIN_KEY = "rbadmin_for-tests-only-0123456789"
 #: Seconds to wait for a server to start or to end.
 PATIENCE = 20.0
-
-
-class ProviderBackend:
-    """An ``EmbeddingBackend`` over the providers of this process, one call at a time."""
-
-    def __init__(self, catalog: ProviderCatalog) -> None:
-        self._catalog = catalog
-        self._lock = threading.Lock()
-
-    def spaces(self) -> Sequence[EmbeddingSpace]:
-        found = [self._catalog.spaces_for(each) for each in (Preference.FAST, Preference.QUALITY)]
-        return list(dict.fromkeys(found))
-
-    async def embed(self, call: EmbedCall) -> Served:
-        provider = self._catalog.provider_for(call.space)
-        started = time.monotonic()
-        embedded = await asyncio.to_thread(self._embed, provider, call)
-        return Served(embedded, provider.name, time.monotonic() - started)
-
-    def _embed(self, provider: EmbeddingProvider, call: EmbedCall) -> Embedded:
-        with self._lock:
-            if call.purpose is Purpose.DOCUMENT:
-                return provider.embed_documents(call.texts)
-            vectors = [provider.embed_query(text) for text in call.texts]
-        return Embedded(np.stack(vectors), call.total_tokens)
-
-    def load(self, space: EmbeddingSpace) -> Load:
-        return Load(0, 0.0)
-
-    async def not_ready(self) -> Sequence[str]:
-        return ()
 
 
 class ChildJobs:
@@ -173,10 +138,12 @@ class ApiSite:
     ) -> None:
         self._exit.close()
 
-    def _backend(self, _opening: ExitStack) -> EmbeddingBackend:
+    def _backend(self, opening: ExitStack) -> EmbeddingBackend:
         if self._make_backend is not None:
             return self._make_backend(self.workspace)
-        return ProviderBackend(self.workspace.providers)
+        backend = local_backend(self.settings)
+        opening.callback(backend.close)
+        return backend
 
     def add_tenant(self, name: str, *, client_id: int | None = None, **limits: Any) -> str:
         """A new tenant with these ``Limits``; returns its key."""
