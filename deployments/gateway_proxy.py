@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from ray_app.errors import ConfigError
 from ray_app.providers.port import Embedded
 from ray_app.serving.gateway_proxy import GatewayProxy
 from ray_app.serving.port import EmbedCall
@@ -16,15 +15,9 @@ class GatewayProxyReplica:
     """Everything that is sent to the AI gateway goes through here, online and bulk."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
-        settings = Settings.from_env()
-        if settings.gateway is None:
-            raise ConfigError(
-                "This node's environment names no gateway, but that of the application's builder does.",
-                hint="Set the same ROWBEAM_* variables on every node.",
-            )
-        self._workspace = Workspace(settings)
+        self._workspace = Workspace(Settings.from_env())
         # May ask the gateway for the size of its vectors.
-        self._proxy = await asyncio.to_thread(GatewayProxy, settings.gateway, self._workspace.ledger)
+        self._proxy = await asyncio.to_thread(GatewayProxy, self._workspace)
 
     async def embed(self, call: EmbedCall) -> Embedded:
         """See ``EmbeddingTarget``."""

@@ -45,7 +45,7 @@ async def open_services(options: ServingOptions, handles: Mapping[str, Deploymen
         admission=Admission(options, lambda: backend.load(default)),
         authenticator=Authenticator(workspace.registry, ensure_admin_key(settings)),
         usage=UsageLog(workspace.ledger),
-        jobs=RayJobSubmitter(ray.get_runtime_context().gcs_address),
+        jobs=RayJobSubmitter(ray.get_runtime_context().gcs_address, workspace.ledger),
         options=options,
     )
 

@@ -16,6 +16,8 @@ from ray_app.spaces import EmbeddingSpace
 
 #: Seconds for a provider's own check, which goes before what waits.
 CHECK_SECONDS: Final = 10.0
+#: Seconds for a call: what a slow model needs for a full queue of ``max_queued_tokens``, and more.
+CALL_SECONDS: Final = 300.0
 #: Seconds after which a caller may try a replica that has died; another is up by then, or nearly.
 _RESTART_SECONDS: Final = 5.0
 #: Seconds until there is room at a replica that refuses more calls; admission refuses long before.
@@ -44,14 +46,17 @@ class HandleTarget:
 
     async def embed(self, call: EmbedCall) -> Embedded:
         """See ``EmbeddingTarget``; raises what the replica raised, freed from Ray's wrapping."""
-        embedded: Embedded = await self._answer(self._handle.embed.remote(call))
+        embedded: Embedded = await self._within(CALL_SECONDS, self._handle.embed, call)
         return embedded
 
     async def check(self) -> None:
         """Raises ProviderUnavailable when no replica answers in ``CHECK_SECONDS``."""
+        await self._within(CHECK_SECONDS, self._handle.check)
+
+    async def _within(self, seconds: float, method: Any, *arguments: Any) -> Any:
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                await self._answer(self._handle.check.remote())
+            async with asyncio.timeout(seconds):
+                return await self._answer(method.remote(*arguments))
         except TimeoutError:
             raise ProviderUnavailable(f"{self._name} does not answer.") from None
 

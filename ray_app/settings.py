@@ -68,6 +68,8 @@ class Settings(BaseModel):
     #: Where the HTTP server listens that ``rowbeam up`` starts; other machines reach it at 0.0.0.0 only.
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, gt=0, le=65535)
+    #: A Serve config of one's own for ``rowbeam up``, such as an edited ``deployments/serve.yaml``.
+    serve_config: Path | None = None
     #: Seconds a job waits for Postgres or the vector store to come back before it stops, resumable.
     outage_budget: float = Field(default=60.0, ge=0)
 
@@ -137,7 +139,7 @@ class Settings(BaseModel):
             if env.get(name):
                 values[field] = env[name]
         # Workers run in other directories: what is relative means this one's.
-        for field in ("config_file", "local_model"):
+        for field in ("config_file", "local_model", "serve_config"):
             given = str(values.get(field, BUNDLED_MODEL))
             if given.partition(":")[0] not in (BUNDLED_MODEL, "stub") and Path(given).exists():
                 values[field] = str(Path(given).absolute())
@@ -192,6 +194,7 @@ _PLAIN: Final = {
     "encoder_threads": "ROWBEAM_ENCODER_THREADS",
     "http_host": "ROWBEAM_HTTP_HOST",
     "http_port": "ROWBEAM_HTTP_PORT",
+    "serve_config": "ROWBEAM_SERVE_CONFIG",
     "outage_budget": "ROWBEAM_OUTAGE_BUDGET",
 }
 _GATEWAY: Final = {

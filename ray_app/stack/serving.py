@@ -77,11 +77,9 @@ class HttpServer:
         """
         details = self._details()
         if _APPLICATION not in details["applications"]:
-            host, port = self._settings.http_host, self._settings.http_port
+            document = _config(self._settings)
             if not details.get("http_options"):  # else Serve has its port already
-                _check_free(host, port)
-            document = yaml.safe_load((files(_PACKAGE) / _CONFIG).read_text(encoding="utf-8"))
-            document["http_options"] |= {"host": host, "port": port}
+                _check_free(document["http_options"]["host"], document["http_options"]["port"])
             self._put(document)
         self._wait_running(_START_SECONDS)
         return self._wait_ready(_url(self._details()["http_options"]))
@@ -143,6 +141,31 @@ class HttpServer:
                 if not not_ready or time.monotonic() > deadline:
                     return ServerStatus(url, not_ready)
                 time.sleep(_POLL_SECONDS)
+
+
+def _config(settings: Settings) -> dict[str, Any]:
+    """The Serve config in force, with the host and port that the environment names.
+
+    Raises:
+        ConfigError: it cannot be read, or has no application of ours.
+    """
+    own = settings.serve_config
+    try:
+        text = (own or files(_PACKAGE) / _CONFIG).read_text(encoding="utf-8")
+        document: dict[str, Any] = yaml.safe_load(text)
+        names = [application["name"] for application in document["applications"]]
+        options = dict(document.get("http_options") or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"The Serve config {own} cannot be used ({type(error).__name__}).",
+            hint="Start from deployments/serve.yaml.",
+        ) from error
+    if _APPLICATION not in names:
+        raise ConfigError(f"The Serve config {own} has no application named {_APPLICATION}.")
+    for field, setting in (("host", "http_host"), ("port", "http_port")):
+        if setting in settings.model_fields_set or field not in options:
+            options[field] = getattr(settings, setting)
+    return {**document, "http_options": options}
 
 
 def _not_ready(client: httpx.Client) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ FULL = {
     "ROWBEAM_CONFIG": "/etc/rowbeam.toml",
     "ROWBEAM_ENCODER_THREADS": "3",
     "ROWBEAM_OUTAGE_BUDGET": "7.5",
+    "ROWBEAM_HTTP_HOST": "10.0.0.7",
+    "ROWBEAM_HTTP_PORT": "8080",
+    "ROWBEAM_SERVE_CONFIG": "/etc/serve.yaml",
     "ROWBEAM_GATEWAY_URL": "https://gateway/v1",
     "ROWBEAM_GATEWAY_API_KEY": f"g-{SECRET}",
     "ROWBEAM_GATEWAY_MODEL": "text-embedding-3-large",
@@ -62,6 +65,8 @@ def test_every_variable_is_read() -> None:
     assert not settings.embedded_store
     assert (settings.local_model, settings.encoder_threads, settings.outage_budget) == ("stub:5", 3, 7.5)
     assert (settings.ray_address, settings.config_file) == ("ray-head:6379", Path("/etc/rowbeam.toml"))
+    assert (settings.http_host, settings.http_port) == ("10.0.0.7", 8080)
+    assert settings.serve_config == Path("/etc/serve.yaml")
     assert (gateway.url, gateway.model, gateway.dimensions) == (
         "https://gateway/v1",
         "text-embedding-3-large",
