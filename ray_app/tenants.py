@@ -18,6 +18,7 @@ from ray_app.errors import InputError
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _KEY_PREFIX: Final = "rb"
+_KEY_ID: Final = re.compile(r"[0-9a-f]{8}")
 #: Above any use, and below what floating point counts exactly.
 MAX_LIMIT: Final = 1_000_000_000
 
@@ -103,13 +104,18 @@ class TenantScope:
         return f"TenantScope(incarnation={str(self.incarnation)[:8]}…, placement={self.placement})"
 
 
+def is_tenant_name(name: str) -> bool:
+    """Whether a tenant can have this name: 1 to 63 of a-z, 0-9, '.', '_' and '-', ends alphanumeric."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_tenant_name(name: str) -> str:
     """Return ``name`` when it can name a tenant.
 
     Raises:
         InputError: it is not 1 to 63 lower-case letters, digits, dots, dashes or underscores.
     """
-    if not _NAME.fullmatch(name):
+    if not is_tenant_name(name):
         raise InputError(
             f"{name!r} cannot name a tenant.",
             hint="Use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting and ending with a letter or digit.",
@@ -137,7 +143,13 @@ def mint_api_key() -> ApiKey:
 def api_key_id(text: str) -> str | None:
     """The id inside a key's text, or None when it does not look like a key."""
     parts = text.split("_", 2)
-    return parts[1] if len(parts) == 3 and parts[0] == _KEY_PREFIX and parts[2] else None
+    looks_like_one = len(parts) == 3 and parts[0] == _KEY_PREFIX and is_key_id(parts[1]) and parts[2]
+    return parts[1] if looks_like_one else None
+
+
+def is_key_id(text: str) -> bool:
+    """Whether it can be the id of a key, and so be looked for."""
+    return _KEY_ID.fullmatch(text) is not None
 
 
 def hash_api_key(text: str) -> bytes:

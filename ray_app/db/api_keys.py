@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, select, update
+from sqlalchemy import Connection, Engine, Row, func, select, update
 
 from ray_app.db.registry import insert_key, lock_active, usable_key
 from ray_app.db.schema import api_keys
 from ray_app.errors import ConflictError, InputError, UnknownKey
 from ray_app.reports import KeyInfo, Revocation, Rotation
-from ray_app.tenants import ApiKey, Tenant
+from ray_app.tenants import ApiKey, Tenant, is_key_id
 
 #: How long a rotated key goes on working unless told, so that every caller can change to the new one.
 ROTATION_GRACE: Final = timedelta(hours=24)
@@ -61,15 +61,15 @@ class ApiKeys:
             )
         with self._engine.begin() as connection:
             lock_active(connection, tenant.incarnation)
+            _find(connection, tenant, key_id)
             replaced = connection.execute(
                 update(api_keys)
-                .where(_one(tenant, key_id), usable_key())
+                .where(api_keys.c.key_id == key_id, usable_key())
                 # LEAST passes over null, the end of a key that has none.
                 .values(expires_at=func.least(api_keys.c.expires_at, func.now() + grace))
                 .returning(api_keys)
             ).one_or_none()
             if replaced is None:
-                _find(connection, tenant, key_id)
                 raise ConflictError(
                     f"The API key {key_id} does not work any more.", hint="Add a new key instead."
                 )
@@ -83,9 +83,10 @@ class ApiKeys:
         """
         with self._engine.begin() as connection:
             lock_active(connection, tenant.incarnation)
+            _find(connection, tenant, key_id)
             connection.execute(
                 update(api_keys)
-                .where(_one(tenant, key_id), api_keys.c.revoked_at.is_(None))
+                .where(api_keys.c.key_id == key_id, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=func.now())
             )
             info = _info(_find(connection, tenant, key_id))
@@ -95,12 +96,9 @@ class ApiKeys:
         return Revocation(info, int(left or 0))
 
 
-def _one(tenant: Tenant, key_id: str) -> ColumnElement[bool]:
-    return and_(api_keys.c.incarnation == tenant.incarnation, api_keys.c.key_id == key_id)
-
-
 def _find(connection: Connection, tenant: Tenant, key_id: str) -> Row[Any]:
-    row = connection.execute(select(api_keys).where(_one(tenant, key_id))).one_or_none()
+    query = select(api_keys).where(api_keys.c.incarnation == tenant.incarnation, api_keys.c.key_id == key_id)
+    row = connection.execute(query).one_or_none() if is_key_id(key_id) else None
     if row is None:
         raise UnknownKey(
             f"Tenant {tenant.name} has no API key {key_id!r}.",

@@ -82,13 +82,14 @@ def resolve(connection: Connection, incarnation: UUID, part: Part) -> None:
     )
 
 
-def list_open(engine: Engine, incarnation: UUID) -> list[DeadLetter]:
-    """Open dead letters, oldest first."""
+def list_open(engine: Engine, incarnation: UUID, limit: int | None = None) -> list[DeadLetter]:
+    """Open dead letters, oldest first; the first ``limit`` of them."""
     letters = dead_letters.c
     query = (
         select(dead_letters)
         .where(letters.incarnation == incarnation, letters.state == _OPEN)
         .order_by(letters.first_at, letters.id)
+        .limit(limit)
     )
     with engine.connect() as connection:
         return [

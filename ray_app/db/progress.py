@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, select
 
@@ -14,27 +16,42 @@ from ray_app.db.schema import jobs, ranges, tenants
 from ray_app.errors import UnknownJob
 from ray_app.reports import Counts, JobProgress, JobState
 
+#: What can be looked for; Postgres refuses some texts, such as one with a NUL.
+_JOB_ID: Final = re.compile(r"[!-~]{1,64}")
 
-def job_progress(engine: Engine, job_id: str) -> JobProgress:
-    """Raises UnknownJob."""
-    found = _read(engine, [jobs.c.job_id == job_id])
+
+def job_progress(engine: Engine, job_id: str, incarnation: UUID | None = None) -> JobProgress:
+    """One job, of whichever tenant unless one is named.
+
+    Raises:
+        UnknownJob: there is none of that id, or it is another tenant's; which one is not said.
+    """
+    mine = [jobs.c.incarnation == incarnation] if incarnation else []
+    found = _read(engine, [jobs.c.job_id == job_id, *mine]) if _JOB_ID.fullmatch(job_id) else []
     if not found:
         raise UnknownJob(f"There is no job {job_id!r}.", hint="rowbeam jobs --all lists them.")
     return found[0]
 
 
-def list_jobs(engine: Engine, *, include_ended: bool) -> list[JobProgress]:
-    """Newest first."""
-    active = [jobs.c.state.in_([state for state in JobState if state.active])]
-    return _read(engine, [] if include_ended else active)
+def list_jobs(
+    engine: Engine, *, include_ended: bool, incarnation: UUID | None = None, limit: int | None = None
+) -> list[JobProgress]:
+    """The newest ``limit`` jobs, newest first, of all tenants or of one."""
+    conditions = [] if include_ended else [jobs.c.state.in_([state for state in JobState if state.active])]
+    if incarnation is not None:
+        conditions.append(jobs.c.incarnation == incarnation)
+    return _read(engine, conditions, limit)
 
 
-def _read(engine: Engine, conditions: Sequence[ColumnElement[bool]]) -> list[JobProgress]:
+def _read(
+    engine: Engine, conditions: Sequence[ColumnElement[bool]], limit: int | None = None
+) -> list[JobProgress]:
     query = (
         select(jobs, tenants.c.name.label("tenant_name"))
         .join_from(jobs, tenants, jobs.c.incarnation == tenants.c.incarnation)
         .where(*conditions)
-        .order_by(jobs.c.created_at.desc())
+        .order_by(jobs.c.created_at.desc(), jobs.c.job_id)
+        .limit(limit)
     )
     with engine.connect() as connection:
         return [_progress(connection, row) for row in connection.execute(query).all()]

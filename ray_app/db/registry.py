@@ -25,6 +25,7 @@ from ray_app.tenants import (
     api_key_matches,
     check_tenant_name,
     hash_api_key,
+    is_tenant_name,
     mint_api_key,
 )
 
@@ -76,6 +77,8 @@ class TenantRegistry:
 
     def get(self, name: str) -> Tenant:
         """The active tenant of that name. Raises UnknownTenant."""
+        if not is_tenant_name(name):  # Postgres refuses some texts, such as one with a NUL
+            raise _unknown(name)
         with self._engine.connect() as connection:
             row = connection.execute(
                 select(tenants).where(tenants.c.name == name, tenants.c.state == TenantState.ACTIVE)
@@ -86,6 +89,8 @@ class TenantRegistry:
 
     def find_unfinished_removal(self, name: str) -> Tenant | None:
         """A tenant of that name whose erasure began and did not end."""
+        if not is_tenant_name(name):
+            return None
         with self._engine.connect() as connection:
             row = connection.execute(
                 select(tenants).where(tenants.c.name == name, tenants.c.state == TenantState.DELETING)
@@ -107,6 +112,8 @@ class TenantRegistry:
             UnknownTenant: there is none of that name.
             InputError: there is no such limit, or it is out of range.
         """
+        if not is_tenant_name(name):
+            raise _unknown(name)
         unknown = sorted(set(changes) - set(Limits.__dataclass_fields__))
         if unknown:
             raise InputError(f"There is no limit {unknown[0]!r}.", param=unknown[0])

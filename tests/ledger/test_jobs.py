@@ -181,6 +181,23 @@ def test_an_unknown_job_is_named(database: Engine) -> None:
             call(database, "job-none")  # type: ignore[operator]
 
 
+def test_a_tenant_sees_its_own_jobs_only_and_no_text_is_refused_by_the_database(
+    database: Engine, tenant: Tenant
+) -> None:
+    other, _ = TenantRegistry(database).create("globex", 2, Placement.EMBEDDED)
+    mine, theirs = make_job(database, tenant), make_job(database, other)
+    assert job_progress(database, mine, tenant.incarnation).job_id == mine
+    for unknown in (theirs, "job-none", "\x00", "\ud800", ""):
+        with pytest.raises(UnknownJob) as refusal:
+            job_progress(database, unknown, tenant.incarnation)
+        assert str(refusal.value).replace(repr(unknown), "X").startswith("There is no job X.")
+    second = make_job(database, tenant, "users")
+    listed = list_jobs(database, include_ended=False, incarnation=tenant.incarnation)
+    assert [job.job_id for job in listed] == [second, mine]
+    (newest,) = list_jobs(database, include_ended=True, incarnation=tenant.incarnation, limit=1)
+    assert newest.job_id == second
+
+
 def test_progress_stays_readable_after_the_end(database: Engine, tenant: Tenant) -> None:
     job = take_job(database, make_job(database, tenant))
     heartbeat(database, job, {"records_per_second": 7.5, "provider": "stub", "errors": ["a", "b"]})

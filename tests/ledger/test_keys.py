@@ -164,8 +164,9 @@ def test_a_key_can_be_changed_under_its_own_tenant_only(
     for change in (keys.rotate, keys.revoke):
         with pytest.raises(UnknownKey):
             change(globex, acme[1].key_id)
-        with pytest.raises(UnknownKey):
-            change(acme[0], "nothing")
+        for nothing in ("nothing", "", "\x00", "\ud800", "0" * 8):
+            with pytest.raises(UnknownKey):
+                change(acme[0], nothing)
     assert opens(acme[1])
     assert len(keys.list(globex)) == 1
 
@@ -231,6 +232,6 @@ def test_a_limit_that_cannot_be_is_refused_and_nothing_changes(
 
 def test_limits_of_nobody_cannot_be_set(registry: TenantRegistry, acme: tuple[Tenant, ApiKey]) -> None:
     registry.retire(acme[0])
-    for name in ("acme", "nobody"):
+    for name in ("acme", "nobody", "no\x00body"):
         with pytest.raises(UnknownTenant):
             registry.set_limits(name, {"concurrent_requests": 3})
