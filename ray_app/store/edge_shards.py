@@ -61,9 +61,10 @@ class ShardPool:
 
         A crash half way leaves a directory under another name, which ``erase`` removes.
         """
-        if _is_shard(path):
-            return
         with self._mutex, self._translated(path):
+            # Under the mutex: another thread may have made and opened it, and holds its lock from then on.
+            if _is_shard(path):
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = OwnerLock.acquire(_lock_path(path), wait=LOCK_WAIT)
             try:
