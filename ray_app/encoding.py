@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from ray_app.errors import ItemError
 from ray_app.parts import Fault, Part
 from ray_app.providers.port import EmbeddingProvider
 from ray_app.text import SNIPPET_CHARS
@@ -27,13 +28,7 @@ def encode_part(part: Part, provider: EmbeddingProvider) -> Part:
             f"Provider {provider.name} answered {answer.vectors.shape} for {len(part.texts)} texts."
         )
     faults = {
-        part.record_ids[place]: Fault(
-            record_id=part.record_ids[place],
-            content_hash=part.hashes[place],
-            stage="embed",
-            error_class=type(error).__name__,
-            message=str(error)[:SNIPPET_CHARS],
-        )
+        part.record_ids[place]: item_fault(part.record_ids[place], part.hashes[place], error)
         for place, error in sorted(answer.faults.items(), reverse=True)
     }
     return part.encoded(
@@ -43,4 +38,15 @@ def encode_part(part: Part, provider: EmbeddingProvider) -> Part:
         tokens=answer.tokens,
         cost=answer.cost,
         seconds=seconds,
+    )
+
+
+def item_fault(record_id: str, content_hash: str, error: ItemError) -> Fault:
+    """The fault of a record whose text a model refused."""
+    return Fault(
+        record_id=record_id,
+        content_hash=content_hash,
+        stage="embed",
+        error_class=type(error).__name__,
+        message=str(error)[:SNIPPET_CHARS],
     )

@@ -74,7 +74,11 @@ class PartWriter:
         index = IndexKey(part.table, part.vector_type, space)
         if part.record_ids or part.drops or part.refreshes:
             ride_out(self._fence, budget=self._budget, what="The ledger")
-            ride_out(lambda: self._store_points(index, part), budget=self._budget, what="The vector store")
+            ride_out(
+                lambda: store_points(self._store, self._scope, index, part),
+                budget=self._budget,
+                what="The vector store",
+            )
         counted = ride_out(lambda: self._record(space, part), budget=self._budget, what="The ledger")
         return Receipt(
             seq=part.key.seq,
@@ -91,22 +95,6 @@ class PartWriter:
         with self._ledger.begin() as connection:
             lock_active(connection, self._scope.incarnation)
 
-    def _store_points(self, index: IndexKey, part: Part) -> None:
-        if part.record_ids and part.vectors is not None:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            metas = [
-                PointMeta(record, chunk, text, digest, part.provider, now, data)
-                for record, chunk, text, digest, data in zip(
-                    part.record_ids, part.chunk_numbers, part.texts, part.hashes, part.data, strict=True
-                )
-            ]
-            vectors = np.ascontiguousarray(part.vectors, dtype=np.float32)
-            self._store.upsert(self._scope, index, PointBatch(metas, vectors, part.version))
-        if part.drops:
-            self._store.delete(self._scope, index, part.drops)
-        if part.refreshes:
-            self._store.set_data(self._scope, index, part.refreshes, part.version)
-
     def _record(self, space: EmbeddingSpace, part: Part) -> bool:
         with self._ledger.begin() as connection:
             lock_active(connection, self._scope.incarnation)
@@ -114,3 +102,25 @@ class PartWriter:
                 return False
             ledger.write_part(connection, self._scope, space, part)
             return True
+
+
+def store_points(store: VectorStore, scope: TenantScope, index: IndexKey, part: Part) -> None:
+    """Write the part's points, delete those it drops, and refresh payloads; durable when this returns.
+
+    Raises:
+        StoreUnavailable: not acknowledged; doing it again is safe.
+    """
+    if part.record_ids and part.vectors is not None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        metas = [
+            PointMeta(record, chunk, text, digest, part.provider, now, data)
+            for record, chunk, text, digest, data in zip(
+                part.record_ids, part.chunk_numbers, part.texts, part.hashes, part.data, strict=True
+            )
+        ]
+        vectors = np.ascontiguousarray(part.vectors, dtype=np.float32)
+        store.upsert(scope, index, PointBatch(metas, vectors, part.version))
+    if part.drops:
+        store.delete(scope, index, part.drops)
+    if part.refreshes:
+        store.set_data(scope, index, part.refreshes, part.version)

@@ -6,7 +6,7 @@ identifier that the database does not know cannot reach a statement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -92,6 +92,11 @@ class SourceTable:
         wanted |= {name for name in (spec.active_column, spec.updated_column) if name}
         columns = [Column(name, kind) for name, kind in found.items() if name in wanted]
         return cls(spec, Table(spec.name, MetaData(), *columns, schema=spec.db_schema))
+
+    @property
+    def columns(self) -> Mapping[str, sqltypes.TypeEngine[Any]]:
+        """Types of the columns the spec names, as far as the table has them."""
+        return {column.name: column.type for column in self._table.c}
 
     def payload_fields(self) -> list[str]:
         """The payload columns that this table really has."""

@@ -34,7 +34,7 @@ from ray_app.store.edge import EdgeStore
 from ray_app.store.port import Condition, IndexKey
 from ray_app.tenants import Placement, Tenant
 from ray_app.workspace import Workspace
-from ray_app.writing import PartWriter
+from ray_app.writing import PartWriter, store_points
 
 TABLE = "pull_requests"
 
@@ -221,8 +221,7 @@ def test_new_columns_that_the_ledger_did_not_hear_of_are_set_again(site: Site) -
     (part,) = (part for part in site.parts(job) if part.refreshes)
     pinned = list_indexes(site.workspace.ledger, site.tenant.incarnation)[TABLE, VectorType.CONTENT]
     scope = site.workspace.registry.scope(site.tenant)
-    writer = PartWriter(scope, site.store, site.workspace.ledger, outage_budget=0)
-    writer._store_points(IndexKey(TABLE, "content", pinned.space), part)
+    store_points(site.store, scope, IndexKey(TABLE, "content", pinned.space), part)
     finish_job(site.workspace.ledger, job, JobState.FAILED, "crash")
     assert site.backfill() == Counts(read=1, unchanged=1)
     assert site.find("words", status="closed") == ["1"]
@@ -294,11 +293,10 @@ def test_a_crash_between_store_and_ledger_converges(site: Site) -> None:
     parts = list(site.parts(job))
     pinned = list_indexes(site.workspace.ledger, site.tenant.incarnation)[TABLE, VectorType.CONTENT]
     scope = site.workspace.registry.scope(site.tenant)
-    writer = PartWriter(scope, site.store, site.workspace.ledger, outage_budget=0)
     provider = site.workspace.providers.provider_for(pinned.space)
     site.write(parts[0])
     # The points of the second part arrive, its transaction does not.
-    writer._store_points(IndexKey(TABLE, "content", pinned.space), encode_part(parts[1], provider))
+    store_points(site.store, scope, IndexKey(TABLE, "content", pinned.space), encode_part(parts[1], provider))
     stored, rows = count_points(site.workspace, site.store, site.tenant)
     assert stored > rows
 

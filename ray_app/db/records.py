@@ -1,0 +1,135 @@
+"""The ledger of single records: their locks, their states, and the times of those that stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, Connection, Text, delete, func, literal, select, update
+
+from ray_app.db.schema import dead_letters, qdrant_vectors
+
+#: Locks of one table's records; more let more pushes pass each other, fewer make one push cheaper.
+STRIPES: Final = 64
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record's vectors of one type, by the ledger."""
+
+    vector_type: str
+    space_id: str
+    model: str
+    provider: str
+    chunks: int
+    embedded_at: datetime
+    #: The embedded row's own time, microseconds since 1970, when it had one.
+    updated_at: int | None
+
+
+def lock_records(connection: Connection, incarnation: UUID, table: str, record_ids: Iterable[str]) -> None:
+    """Until the transaction ends, nobody else who asks for this changes these records' vectors.
+
+    Taken in one order, so that two who want several of them cannot wait for each other.
+    """
+    keys = sorted({_stripe(incarnation, table, record) for record in record_ids})
+    locked = func.unnest(literal(keys, ARRAY(BigInteger))).column_valued("stripe")
+    connection.execute(select(func.count(func.pg_advisory_xact_lock(locked))))
+
+
+def _stripe(incarnation: UUID, table: str, record_id: str) -> int:
+    stripe = hashlib.blake2b(record_id.encode(), digest_size=8).digest()[0] % STRIPES
+    name = f"rowbeam:records:{incarnation}:{stripe}:{table}"
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def newest_version(connection: Connection, incarnation: UUID, table: str, record_ids: Sequence[str]) -> int:
+    """The greatest version that a point of these records has; 0 when they have none."""
+    vectors = qdrant_vectors.c
+    query = select(func.max(vectors.version)).where(
+        vectors.incarnation == incarnation,
+        vectors.table_name == table,
+        vectors.record_id == func.any(list(record_ids)),
+    )
+    return int(connection.scalar(query) or 0)
+
+
+def advance_times(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, times: Mapping[str, int]
+) -> None:
+    """Note the rows' own times of records whose vectors stay as they are."""
+    if not times:
+        return
+    records = literal(list(times), ARRAY(Text))
+    values = literal(list(times.values()), ARRAY(BigInteger))
+    newer = func.unnest(records, values).table_valued("record_id", "updated_at").render_derived()
+    vectors = qdrant_vectors.c
+    connection.execute(
+        update(qdrant_vectors)
+        .where(
+            vectors.incarnation == incarnation,
+            vectors.table_name == table,
+            vectors.vector_type == vector_type,
+            vectors.record_id == newer.c.record_id,
+        )
+        .values(updated_at=newer.c.updated_at)
+    )
+
+
+def stored_records(
+    connection: Connection, incarnation: UUID, table: str, record_id: str
+) -> list[StoredRecord]:
+    """The record's vectors of every type it has any of."""
+    vectors = qdrant_vectors.c
+    query = (
+        select(
+            vectors.vector_type,
+            func.max(vectors.space_id),
+            func.max(vectors.model),
+            func.max(vectors.provider),
+            func.count(),
+            func.max(vectors.embedded_at),
+            func.max(vectors.updated_at),
+        )
+        .where(
+            vectors.incarnation == incarnation,
+            vectors.table_name == table,
+            vectors.record_id == record_id,
+        )
+        .group_by(vectors.vector_type)
+        .order_by(vectors.vector_type)
+    )
+    return [StoredRecord(*row) for row in connection.execute(query)]
+
+
+def dead_reasons(
+    connection: Connection, incarnation: UUID, table: str, record_ids: Sequence[str]
+) -> dict[tuple[str, str], str]:
+    """Why records wait as dead letters, by (vector type, record id)."""
+    letters = dead_letters.c
+    query = select(letters.vector_type, letters.record_id, letters.message).where(
+        letters.incarnation == incarnation,
+        letters.table_name == table,
+        letters.state == "open",
+        letters.record_id == func.any(list(record_ids)),
+    )
+    return {(row.vector_type, row.record_id): row.message for row in connection.execute(query)}
+
+
+def forget_letters(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, record_ids: Sequence[str]
+) -> None:
+    """Drop the dead letters of these records."""
+    letters = dead_letters.c
+    connection.execute(
+        delete(dead_letters).where(
+            letters.incarnation == incarnation,
+            letters.table_name == table,
+            letters.vector_type == vector_type,
+            letters.record_id == func.any(list(record_ids)),
+        )
+    )

@@ -1,0 +1,130 @@
+"""One record by its id: what is stored of it, and its removal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ray_app.db import ledger, records
+from ray_app.db.casting import MAX_ID_CHARS, cast_id
+from ray_app.db.records import StoredRecord
+from ray_app.db.registry import lock_active
+from ray_app.errors import InputError, UnknownRecord
+from ray_app.parts import Part, PartKey
+from ray_app.records.directory import IndexDirectory, key_of
+from ray_app.reports import Counts
+from ray_app.tenants import Tenant, TenantScope
+from ray_app.writing import store_points
+
+
+@dataclass(frozen=True)
+class RecordState:
+    """What is stored of a record in one index."""
+
+    vector_type: str
+    model: str
+    space_id: str
+    #: Who embedded it, and when; None while no text of it could be embedded.
+    provider: str | None
+    embedded_at: datetime | None
+    #: Its points.
+    chunks: int
+    #: The embedded row's own time, microseconds since 1970, when it had one.
+    updated_at: int | None
+    #: Why its latest text could not be embedded, when it could not.
+    dead_reason: str | None
+
+
+def record_state(directory: IndexDirectory, tenant: Tenant, table: str, record_id: str) -> list[RecordState]:
+    """The record's state in each index that knows it.
+
+    Raises:
+        UnknownTable, InvalidTableSpec: there is no such table.
+        InputError: nothing can have that id.
+        UnknownRecord: no index of the tenant knows it.
+    """
+    record = _spelled(directory, table, record_id)
+    indexes = directory.pinned(tenant, table)
+    with directory.workspace.ledger.connect() as connection:
+        stored = records.stored_records(connection, tenant.incarnation, table, record)
+        reasons = records.dead_reasons(connection, tenant.incarnation, table, [record])
+    by_kind: dict[str, StoredRecord] = {found.vector_type: found for found in stored}
+    states = []
+    for index in indexes:
+        found = by_kind.get(index.vector_type)
+        reason = reasons.get((index.vector_type, record))
+        if found is None and reason is None:
+            continue
+        states.append(
+            RecordState(
+                vector_type=index.vector_type,
+                model=index.space.model,
+                space_id=index.space.space_id,
+                provider=found.provider if found else None,
+                embedded_at=found.embedded_at if found else None,
+                chunks=found.chunks if found else 0,
+                updated_at=found.updated_at if found else None,
+                dead_reason=reason,
+            )
+        )
+    if not states:
+        raise UnknownRecord(
+            f"Nothing is stored of the record {record!r} of table {table}.",
+            hint="It was never sent or backfilled, has no text, or was deleted.",
+        )
+    return states
+
+
+def delete_record(
+    directory: IndexDirectory, tenant: Tenant, scope: TenantScope, table: str, record_id: str
+) -> int:
+    """Take a record out of all indexes of its table; the number of its points by the ledger. Idempotent.
+
+    Raises:
+        UnknownTable, InvalidTableSpec: there is no such table.
+        InputError: nothing can have that id.
+        UnknownTenant: the tenant is being removed.
+        StoreUnavailable, DatabaseUnavailable: it may be half gone; do it again.
+    """
+    record = _spelled(directory, table, record_id)
+    indexes = directory.pinned(tenant, table)
+    deleted = 0
+    with directory.workspace.ledger.begin() as connection:
+        records.lock_records(connection, scope.incarnation, table, [record])
+        lock_active(connection, scope.incarnation)
+        for index in indexes:
+            where = (scope.incarnation, table, index.vector_type)
+            entry = ledger.entries(connection, *where, [record]).get(record)
+            chunks = entry.chunks if entry else 0
+            # The first chunk even so: a call that was cut off may have left points behind.
+            part = Part(
+                PartKey("", 0, 0, None, None),
+                *(table, index.vector_type, index.space.space_id),
+                version=0,
+                counts=Counts(),
+                drops=[(record, number) for number in range(max(chunks, 1))],
+            )
+            store_points(directory.store, scope, key_of(index), part)
+            ledger.write_part(connection, scope, index.space, part, charge=False)
+            deleted += chunks
+    return deleted
+
+
+def _spelled(directory: IndexDirectory, table: str, record_id: str) -> str:
+    """The id as the table would spell it; as given when its key column cannot hold it."""
+    source = directory.table(table)
+    if not 0 < len(record_id) <= MAX_ID_CHARS or "\x00" in record_id or not _encodable(record_id):
+        raise InputError(
+            "The record id cannot be one.",
+            hint=f"Ids are 1 to {MAX_ID_CHARS} characters of valid Unicode, without NUL.",
+            param="record_id",
+        )
+    return cast_id(directory.workspace.source, source, record_id) or record_id
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
