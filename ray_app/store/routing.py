@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -25,8 +26,8 @@ class EdgePort(VectorStore, Protocol):
 class RoutedStore:
     """A ``VectorStore`` that hands embedded tenants to Edge and the others to the server.
 
-    Either is opened by the first call that needs it. Calls for a pooled or dedicated tenant raise
-    ConfigError when there is no server.
+    Either is opened by the first call that needs it, once, whichever threads call. Calls for a
+    pooled or dedicated tenant raise ConfigError when there is no server.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class RoutedStore:
         self._open_server = open_server
         self._edge: EdgePort | None = None
         self._server: VectorStore | None = None
+        self._opening = threading.Lock()
 
     def ensure_index(self, scope: TenantScope, index: IndexKey, payload_fields: Sequence[str]) -> None:
         self._of(scope).ensure_index(scope, index, payload_fields)
@@ -102,9 +104,10 @@ class RoutedStore:
         return "; ".join(lines)
 
     def close(self) -> None:
-        for store in (self._edge, self._server):
-            if store is not None:
-                store.close()
+        with self._opening:
+            for store in (self._edge, self._server):
+                if store is not None:
+                    store.close()
 
     def _of(self, scope: TenantScope) -> VectorStore:
         if scope.placement is Placement.EMBEDDED:
@@ -117,14 +120,16 @@ class RoutedStore:
         return self._remote(self._open_server)
 
     def _embedded(self) -> EdgePort:
-        if self._edge is None:
-            self._edge = self._open_edge()
-        return self._edge
+        with self._opening:
+            if self._edge is None:
+                self._edge = self._open_edge()
+            return self._edge
 
     def _remote(self, open_server: Callable[[], VectorStore]) -> VectorStore:
-        if self._server is None:
-            self._server = open_server()
-        return self._server
+        with self._opening:
+            if self._server is None:
+                self._server = open_server()
+            return self._server
 
 
 def open_store(settings: Settings, embedded: Callable[[], EdgePort] | None = None) -> RoutedStore:

@@ -6,8 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.edge import EdgeStore
-from ray_app.store.port import IndexKey
+from ray_app.store.port import IndexKey, VectorStore
 from ray_app.tenants import Placement, TenantScope
 from tests.support.vector_store_world import DIMENSIONS, SECRET, batch, meta, unit
 
@@ -24,6 +23,6 @@ def shard_path(root: Path, scope: TenantScope) -> Path:
     return root / SPACE.space_id / name[:2] / name
 
 
-def fill(store: EdgeStore, scope: TenantScope, *records: str) -> None:
+def fill(store: VectorStore, scope: TenantScope, *records: str) -> None:
     store.ensure_index(scope, INDEX, [])
     store.upsert(scope, INDEX, batch([meta(record) for record in records], [unit(1)] * len(records)))
