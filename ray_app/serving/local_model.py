@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from ray_app.encoders.batching import DEFAULT_BUDGETS, BatchBudget
@@ -10,6 +11,7 @@ from ray_app.encoders.device import likely_device
 from ray_app.encoders.model_files import describe_space
 from ray_app.encoders.port import Encoded, Encoder
 from ray_app.encoders.stub import STUB_NAME, StubOptions
+from ray_app.errors import ConfigError, ProviderUnavailable
 from ray_app.providers.local import encoder_loader, name_on
 from ray_app.providers.port import Embedded
 from ray_app.serving.batcher import PASSES, BatcherStats, TokenBatcher
@@ -45,17 +47,20 @@ class LocalModel:
     async def embed(self, call: EmbedCall) -> Embedded:
         """The space's prefix for ``call.purpose`` is added here; tokens are those the model read.
 
-        What is longer than the model reads is cut off. Raises ProviderUnavailable when the model has
-        stopped working, hangs or was closed; ConfigError when it cannot be loaded.
+        What is longer than the model reads is cut off.
+
+        Raises:
+            ProviderUnavailable: the model cannot be loaded, has stopped working, hangs or was closed.
         """
         query = call.purpose is Purpose.QUERY
         prefix = self.space.query_prefix if query else self.space.document_prefix
-        encoded = await self._batcher.embed(
-            [prefix + text for text in call.texts],
-            [min(tokens, self.space.max_tokens) for tokens in call.tokens],
-            tenant=call.incarnation,
-            lane=call.lane,
-        )
+        with _loaded():
+            encoded = await self._batcher.embed(
+                [prefix + text for text in call.texts],
+                [min(tokens, self.space.max_tokens) for tokens in call.tokens],
+                tenant=call.incarnation,
+                lane=call.lane,
+            )
         return Embedded(encoded.vectors, encoded.tokens, faults=encoded.faults)
 
     async def warm_up(self) -> None:
@@ -70,9 +75,13 @@ class LocalModel:
         await self._batcher.warm_up(texts, [longest] * len(texts))
 
     async def check(self, limit: float = CHECK_LIMIT) -> None:
-        """Encode a text ahead of everything that waits. Raises ProviderUnavailable when that fails, or
-        takes longer than ``limit`` seconds."""
-        await self._batcher.check(limit)
+        """Encode a text ahead of everything that waits.
+
+        Raises:
+            ProviderUnavailable: as ``embed``, or when it takes longer than ``limit`` seconds.
+        """
+        with _loaded():
+            await self._batcher.check(limit)
 
     def stats(self) -> BatcherStats:
         """How busy the model is; autoscaling goes by ``load.queued_tokens``."""
@@ -108,3 +117,12 @@ def local_model(settings: Settings, *, device: str | None = None) -> LocalModel:
     device = device or likely_device()
     load = encoder_loader(settings, space, device=device)
     return LocalModel(name_on(device), space, load, DEFAULT_BUDGETS[device])
+
+
+@contextmanager
+def _loaded() -> Iterator[None]:
+    """A model that cannot be loaded is no caller's mistake, and where its files are no caller's business."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ProviderUnavailable("The local model cannot be loaded.") from error

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from ray_app.errors import ConfigError, Overloaded, ProviderUnavailable
+from ray_app.errors import ConfigError, Overloaded, ProviderUnavailable, RowbeamError
 from ray_app.providers.port import Embedded
 from ray_app.serving.port import EmbedCall, EmbeddingTarget, Load, Served
-from ray_app.serving.target_health import TargetHealth
+from ray_app.serving.target_health import FIRST_PAUSE, TargetHealth
 from ray_app.spaces import EmbeddingSpace, Preference
 
 #: US dollars that a second of waiting is worth, which decides between a busy free provider and a quick
@@ -79,12 +79,14 @@ class ProviderPool:
         while member := self._best([member for member in members if member not in tried], call):
             tried.append(member)
             try:
-                embedded = await self._ask(member, call)
+                with member.health.calling(call.total_tokens):
+                    embedded = await member.target.embed(call)
+                    _check_answer(embedded, call, member.target.name)
             except (ProviderUnavailable, Overloaded) as failure:
                 error = failure
             else:
                 return Served(embedded, member.target.name, self._clock() - started)
-        raise self._unserved(error, members)
+        raise _unserved(error, members)
 
     def load(self, space: EmbeddingSpace) -> Load:
         """What this pool has sent and not got back; other routers' calls are not counted.
@@ -103,54 +105,21 @@ class ProviderPool:
         reasons = await asyncio.gather(*(_reason(member.target) for member in members))
         return [reason for reason in reasons if reason]
 
-    async def _ask(self, member: _Member, call: EmbedCall) -> Embedded:
-        health = member.health
-        answered = False
-        health.begin(call.total_tokens)
-        try:
-            embedded = await member.target.embed(call)
-            _check_answer(embedded, call, member.target.name)
-            answered = True
-        except ProviderUnavailable as error:
-            health.fail(error.retry_after)
-            raise
-        except Overloaded as error:
-            health.pause(error.retry_after)
-            raise
-        else:
-            health.succeed()
-            return embedded
-        finally:
-            health.end(call.total_tokens, answered=answered)
-
     def _best(self, members: list[_Member], call: EmbedCall) -> _Member | None:
         usable = [member for member in members if member.health.open]
         if not usable:
             return None
-        # One that has not answered yet is taken to be as fast as the fastest, and tried when it is less busy.
-        fastest = max(member.health.tokens_per_second for member in usable)
+        fastest = max(member.health.tokens_per_second for member in usable) or 1.0
 
         def cost(member: _Member) -> tuple[float, float]:
-            speed = member.health.tokens_per_second or fastest
-            seconds = (member.health.tokens + call.total_tokens) / speed if speed else member.health.tokens
+            health = member.health
+            speed = 0.0 if health.forgotten else health.tokens_per_second
+            # One that nothing is known of is worth a try: it may be the fastest.
+            seconds = (health.tokens + call.total_tokens) / speed if speed else health.tokens / fastest
             dollars = call.total_tokens * member.dollars_per_token if self._price_matters else 0.0
-            return seconds + dollars / _SECOND_WORTH, member.health.answered_at
+            return seconds + dollars / _SECOND_WORTH, health.answered_at
 
         return min(usable, key=cost)
-
-    def _unserved(
-        self, error: ProviderUnavailable | Overloaded | None, members: list[_Member]
-    ) -> ProviderUnavailable | Overloaded:
-        """The last failure, or that all are left out; with the wait after which one is tried again."""
-        wait = min(member.health.reopens_in for member in members)
-        if error is None:
-            return ProviderUnavailable(
-                "No provider of this model can serve now.",
-                retry_after=wait or None,
-                hint="They failed a moment ago and will be tried again.",
-            )
-        error.retry_after = max(error.retry_after or 0.0, wait)
-        return error
 
     def _of(self, space: EmbeddingSpace) -> list[_Member]:
         members = self._members.get(space.space_id)
@@ -162,12 +131,28 @@ class ProviderPool:
         return members
 
 
+def _unserved(
+    error: ProviderUnavailable | Overloaded | None, members: list[_Member]
+) -> ProviderUnavailable | Overloaded:
+    """The last failure, or that all are left out; with the wait after which one is tried again."""
+    # One that is being tried just now may be back in use at any moment.
+    wait = min(member.health.reopens_in or FIRST_PAUSE for member in members)
+    if error is None:
+        return ProviderUnavailable(
+            "Every provider of this model failed a moment ago.",
+            retry_after=wait,
+            hint="Try again; they are tried again too.",
+        )
+    error.retry_after = max(error.retry_after or 0.0, wait)
+    return error
+
+
 async def _reason(target: EmbeddingTarget) -> str:
     """Why a target cannot serve; "" when it can."""
     try:
         async with asyncio.timeout(_CHECK_LIMIT):
             await target.check()
-    except ProviderUnavailable as error:
+    except RowbeamError as error:
         return f"{target.name}: {error.message}"
     except TimeoutError:
         return f"{target.name}: no answer within {_CHECK_LIMIT:g} s."

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
+from ray_app.errors import Overloaded, ProviderUnavailable
 from ray_app.serving.speed import Speed
 
-#: Seconds a target is left out after its first failure; doubled for each further one in a row.
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 30.0
+#: Seconds a target is left out after its first failure; doubled for each one that follows.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 30.0
+#: Seconds after which the speed of an idle target is measured anew, by one call: it may have been slow
+#: because it was cold, or shared its cores.
+REMEMBERED: Final = 60.0
 
 
 class TargetHealth:
@@ -18,9 +23,10 @@ class TargetHealth:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._speed = Speed(clock)
+        #: Failures in a row; those that come while it is left out anyway count as one.
         self._failures = 0
-        self._out_until = 0.0
-        self._probing = False
+        self._out_until = float("-inf")
+        self._tried = False
         #: Tokens sent and not answered yet.
         self.tokens = 0
         #: When the last answer came.
@@ -32,37 +38,54 @@ class TargetHealth:
         return self._speed.tokens_per_second
 
     @property
+    def forgotten(self) -> bool:
+        """Whether its speed was measured too long ago to go by."""
+        return not self.tokens and self._clock() - self.answered_at > REMEMBERED
+
+    @property
     def reopens_in(self) -> float:
         """Seconds until it is worth a try; 0 when it is in use."""
         return max(0.0, self._out_until - self._clock())
 
     @property
     def open(self) -> bool:
-        """Whether it may be called. After a pause one call tries it; others wait for how that ends."""
-        return not self.reopens_in and not (self._failures and self._probing)
+        """Whether it may be called. After a failure one call tries it, and others see how that ends."""
+        return not self.reopens_in and not self._tried
 
-    def begin(self, tokens: int) -> None:
-        self._speed.begin()
+    @contextmanager
+    def calling(self, tokens: int) -> Iterator[None]:
+        """Around one call of so many tokens: learns from how it ends."""
+        trying = self._failures > 0
+        self._tried = self._tried or trying
+        if self.forgotten:
+            self._speed = Speed(self._clock)
+        speed = self._speed
+        speed.begin()
         self.tokens += tokens
-        self._probing = self._failures > 0
+        answered = 0
+        try:
+            yield
+        except ProviderUnavailable as error:
+            self._fail(error.retry_after or 0.0)
+            raise
+        except Overloaded as error:
+            # Nothing is wrong with it: when its queue has room it is as good as before.
+            self._leave_out(error.retry_after)
+            raise
+        else:
+            answered = tokens
+            self._failures = 0
+            self.answered_at = self._clock()
+        finally:
+            speed.end(answered)
+            self.tokens -= tokens
+            if trying:
+                self._tried = False
 
-    def end(self, tokens: int, *, answered: bool) -> None:
-        """A call is over, for whatever reason. Call ``succeed``, ``fail`` or ``pause`` first, if it told."""
-        self._speed.end(tokens if answered else 0)
-        self.tokens -= tokens
-        self._probing = False
+    def _fail(self, retry_after: float) -> None:
+        if not self.reopens_in:
+            self._failures += 1
+        self._leave_out(max(retry_after, min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)))
 
-    def succeed(self) -> None:
-        self._failures = 0
-        self._out_until = 0.0
-        self.answered_at = self._clock()
-
-    def fail(self, retry_after: float | None = None) -> None:
-        """Leave it out for as long as it asks, or longer each time."""
-        self._failures += 1
-        pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
-        self.pause(max(pause, retry_after or 0.0))
-
-    def pause(self, seconds: float) -> None:
-        """Leave it out although nothing is wrong with it: its queue is full."""
+    def _leave_out(self, seconds: float) -> None:
         self._out_until = max(self._out_until, self._clock() + seconds)
