@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 from ray.serve.handle import DeploymentHandle
 
 from deployments.draining import DrainGate
+from deployments.keeping import keep_database
 from deployments.server import open_services
 from ray_app.api.app import create_api
 from ray_app.api.middleware import log_with_request_ids
@@ -26,6 +28,10 @@ class Router:
         log_with_request_ids()
         self._services = await open_services(options, handles)
         self._gate = DrainGate(create_api(self._services))
+        workspace = self._services.workspace
+        self._keeper = (
+            asyncio.create_task(keep_database(workspace)) if workspace.settings.embedded_database else None
+        )
 
     def __serve_build_asgi_app__(self) -> DrainGate:
         return self._gate
@@ -45,5 +51,7 @@ class Router:
 
     async def __del__(self) -> None:
         """Called by Serve when it stops the replica, after the application's own shutdown."""
+        if self._keeper is not None:
+            self._keeper.cancel()
         self._services.store.close()
         self._services.workspace.close()

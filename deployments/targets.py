@@ -19,7 +19,7 @@ CHECK_SECONDS: Final = 10.0
 #: Seconds for a call: what a slow model needs for a full queue of ``max_queued_tokens``, and more.
 CALL_SECONDS: Final = 300.0
 #: Seconds after which a caller may try a replica that has died; another is up by then, or nearly.
-_RESTART_SECONDS: Final = 5.0
+_RESTART_SECONDS: Final = 3.0
 #: Seconds until there is room at a replica that refuses more calls; admission refuses long before.
 _QUEUE_SECONDS: Final = 1.0
 

@@ -47,6 +47,8 @@ _POLL_SECONDS: Final = 0.1
 #: The title of the process that every Serve has one of.
 _SERVE: Final = "ray::ServeController"
 _LOG_LINES: Final = 3
+#: Read by Serve's processes when they start.
+_SERVE_VARIABLES: Final = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.edge:middlewares"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class RayHead:
         # The caller's RAY_ADDRESS names another cluster.
         environment = child_environment(self._settings.model_copy(update={"ray_address": None}))
         paths = environment.get("PYTHONPATH", "")
-        environment |= variables | ports.variables()
+        environment |= variables | ports.variables() | _SERVE_VARIABLES
         if paths:  # workers run in other directories
             environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
         command = start_command(ports, session=record.session, num_cpus=max(usable_cores(), _MIN_CPUS))

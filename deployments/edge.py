@@ -1,0 +1,92 @@
+"""In front of Serve's own proxy: what it would obey from a stranger, and what it would answer by itself.
+
+Serve loads it where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is ``deployments.edge:middlewares``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: Headers by which a caller could end its own requests early, keep them alive after it has hung up, or
+#: choose its replica.
+_OBEYED: Final = frozenset(
+    {
+        b"x-request-timeout-seconds",
+        b"x-request-disconnect-disabled",
+        b"serve_multiplexed_model_id",
+        b"x-session-id",
+    }
+)
+_REQUEST_ID: Final = b"x-request-id"
+#: What the API takes for an id too; Serve would put anything into its answers and logs.
+_USABLE: Final = re.compile(rb"[!-~]{1,128}")
+#: Statuses that Serve answers with where there is no application, or no replica that lives.
+_NOT_UP: Final = frozenset({404, 503})
+
+
+def middlewares() -> list[Middleware]:
+    """What Serve's proxies wrap themselves in."""
+    return [Middleware(Edge)]
+
+
+class Edge:
+    """Drops the headers that are Serve's business, and puts its errors into the API's shape."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope = {**scope, "headers": [pair for pair in scope["headers"] if _passes(*pair)]}
+        await self._app(scope, receive, _Reshaping(send).send)
+
+
+class _Reshaping:
+    """Replaces the text of an error that is not JSON, and so not the API's."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and _is_bare_error(message):
+            self._replaced = True
+            status, body = _error(message["status"])
+            request_id = [pair for pair in message["headers"] if pair[0].lower() == _REQUEST_ID]
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                *([(b"retry-after", b"5")] if status == 503 else []),
+                *request_id,
+            ]
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            await self._send({"type": "http.response.body", "body": body})
+        elif not self._replaced:
+            await self._send(message)
+
+
+def _passes(name: bytes, value: bytes) -> bool:
+    # ASGI servers write names in lower case.
+    return name not in _OBEYED and (name != _REQUEST_ID or _USABLE.fullmatch(value) is not None)
+
+
+def _is_bare_error(message: Message) -> bool:
+    kinds = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
+    return message["status"] >= 400 and not any(kind.startswith(b"application/json") for kind in kinds)
+
+
+def _error(status: int) -> tuple[int, bytes]:
+    """The status and body in place of Serve's own."""
+    if status in _NOT_UP:
+        status, text, code = 503, "The server is starting or shutting down.", "unavailable"
+    else:
+        status, text, code = max(status, 500), "The server failed to answer this request.", "internal_error"
+    error = {"message": text, "type": "server_error", "param": None, "code": code}
+    return status, json.dumps({"error": error}).encode()

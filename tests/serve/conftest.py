@@ -1,0 +1,17 @@
+"""One server for the session: a cluster takes ten seconds of two cores to start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.serve_site import ServeSite, new_site
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[ServeSite]:
+    """A server that is up, with the stub model."""
+    with new_site() as site:
+        site.up()
+        yield site

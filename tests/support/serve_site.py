@@ -1,0 +1,125 @@
+"""The whole server as an operator runs it: ``rowbeam up`` on a home and a port of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from ray_app.settings import Settings, child_environment
+from ray_app.stack.admin_key import admin_key_path
+from ray_app.stack.embedded import Stack
+from ray_app.stack.processes import processes_where
+
+ROWBEAM = Path(sys.executable).with_name("rowbeam")
+#: Seconds for whatever a loaded machine of two cores is slow at.
+PATIENCE = 180.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {seconds} s"
+        time.sleep(0.1)
+
+
+class ServeSite:
+    """A home, and the server that belongs to it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stack = Stack(settings)
+        self.url = f"http://{settings.http_host}:{settings.http_port}"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(ROWBEAM), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return child_environment(self.settings)
+
+    def rowbeam(self, *arguments: str) -> dict[str, Any]:
+        """What a command of ours printed as JSON."""
+        done = subprocess.run(
+            self.command(*arguments, "--json"),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE + 60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def up(self) -> dict[str, Any]:
+        return self.rowbeam("up")
+
+    def down(self) -> dict[str, Any]:
+        return self.rowbeam("down")
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        """A client with a tenant's key, the operator's unless another is given."""
+        key = key or admin_key_path(self.settings).read_text("ascii").strip()
+        return httpx.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=PATIENCE,
+            trust_env=False,
+        )
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """The cluster's processes whose title or command contains ``title``."""
+        head = self.stack.status().head
+        assert head is not None
+        return [
+            process
+            for process in processes_where(lambda it: os.getsid(it.pid) == head.pid)
+            if title in " ".join(process.cmdline())
+        ]
+
+    def postgres(self) -> psutil.Process:
+        """The embedded database server."""
+        pid = (self.settings.postgres_dir / "postmaster.pid").read_text("ascii").split()[0]
+        return psutil.Process(int(pid))
+
+    def replica(self, deployment: str) -> psutil.Process:
+        """The process of a deployment that has one replica."""
+        (process,) = self.processes(f"ServeReplica:rowbeam:{deployment}")
+        return process
+
+
+@contextmanager
+def new_site(**settings: Any) -> Iterator[ServeSite]:
+    """A site that is not up yet. When it is over nothing that works in it or for it may be left."""
+    with tempfile.TemporaryDirectory(prefix="rb-", ignore_cleanup_errors=True) as folder:
+        values = {"home": Path(folder) / "home", "local_model": "stub:20", "http_port": free_port()}
+        site = ServeSite(Settings.model_validate({**values, **settings}))
+        try:
+            yield site
+        finally:
+            site.stack.down()
+            left = list(
+                processes_where(lambda it: folder in str(it.environ()) or it.cwd().startswith(folder))
+            )
+            for process in left:
+                process.kill()
+    assert left == []

@@ -1,0 +1,92 @@
+"""What stands in front of Serve's proxy: its headers are nobody else's, its errors have the API's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from deployments.edge import Edge
+
+
+class Proxy:
+    """Stands in for Serve's: answers what it is told, and remembers what it got."""
+
+    def __init__(self, response: Response) -> None:
+        self.headers: dict[bytes, bytes] = {}
+        self._response = response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers = dict(scope["headers"])
+        await self._response(scope, receive, send)
+
+
+def call(proxy: Proxy, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    raw = [(name.replace("__", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": raw}
+    asyncio.run(Edge(proxy)(scope, receive, send))
+    start, *bodies = sent
+    answered = {name.decode(): value.decode() for name, value in start["headers"]}
+    return start["status"], answered, b"".join(part["body"] for part in bodies)
+
+
+def test_headers_that_serve_obeys_do_not_get_through() -> None:
+    proxy = Proxy(JSONResponse({}))
+    call(
+        proxy,
+        x__request__timeout__seconds="0",
+        x__request__disconnect__disabled="?1",
+        x__session__id="a",
+        serve_multiplexed_model_id="m",
+        authorization="Bearer k",
+    )
+    assert proxy.headers == {b"authorization": b"Bearer k"}
+
+
+@pytest.mark.parametrize(
+    ("identity", "kept"), [("abc-1", True), ("a b", False), ("x" * 129, False), ("", False)]
+)
+def test_only_a_usable_request_id_gets_through(identity: str, kept: bool) -> None:
+    proxy = Proxy(JSONResponse({}))
+    call(proxy, x__request__id=identity)
+    assert (b"x-request-id" in proxy.headers) == kept
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "code"),
+    [
+        (PlainTextResponse("Path '/x' not found.", 404), 503, "unavailable"),
+        (PlainTextResponse("Deployment is gone: secret", 503), 503, "unavailable"),
+        (PlainTextResponse("Internal Server Error", 500), 500, "internal_error"),
+        (PlainTextResponse("Request timed out", 408), 500, "internal_error"),
+    ],
+)
+def test_serves_own_errors_get_the_apis_shape(response: Response, status: int, code: str) -> None:
+    response.headers["x-request-id"] = "mine"
+    got, headers, body = call(Proxy(response))
+    assert (got, headers["x-request-id"]) == (status, "mine")
+    assert int(headers["content-length"]) == len(body)
+    error: dict[str, Any] = json.loads(body)["error"]
+    assert (error["type"], error["code"]) == ("server_error", code)
+    assert response.body.decode() not in error["message"]
+    assert ("retry-after" in headers) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    "response", [JSONResponse({"error": {}}, 404), PlainTextResponse("page"), JSONResponse({}, 503)]
+)
+def test_the_apis_answers_are_left_alone(response: Response) -> None:
+    status, _, body = call(Proxy(response))
+    assert (status, body) == (response.status_code, response.body)
