@@ -57,19 +57,20 @@ def template_database(postgres_url: str) -> str:
 @pytest.fixture
 def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """A fresh database with the ledger and the sample tables."""
-    with _fresh_database(postgres_url, template_database) as url:
+    with fresh_database(postgres_url, template_database) as url:
         yield url
 
 
 @pytest.fixture
 def other_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """Another one, for platform tables that live elsewhere."""
-    with _fresh_database(postgres_url, template_database) as url:
+    with fresh_database(postgres_url, template_database) as url:
         yield url
 
 
 @contextmanager
-def _fresh_database(postgres_url: str, template_database: str) -> Iterator[str]:
+def fresh_database(postgres_url: str, template_database: str) -> Iterator[str]:
+    """A copy of the template, for as long as the block lasts; for fixtures that several tests share."""
     name = f"test_{uuid4().hex[:12]}"
     _admin(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
     yield _in_database(postgres_url, name)

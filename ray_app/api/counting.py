@@ -59,14 +59,15 @@ def count(workspace: Workspace, inputs: Inputs, space: EmbeddingSpace, *, trunca
         for index, item in enumerate(inputs.items)
     ]
     longest = space.max_tokens * _CHARS_PER_TOKEN
-    texts = [text.strip() if len(text) > longest else text for text in texts]
-    # One character more shows that it is too long, and cutting the rest into chunks would be in vain.
-    chunks = workspace.providers.chunker_for(space).chunk([text[: longest + 1] for text in texts])
+    texts = [text if len(text) <= longest else text.strip() for text in texts]
+    # What has more characters need not be cut into chunks to be seen to be too long.
+    chunks = workspace.providers.chunker_for(space).chunk([text[:longest] for text in texts])
     tokens = []
-    for index, found in enumerate(chunks):
-        if len(found) > 1 and not truncate:
+    for index, (text, found) in enumerate(zip(texts, chunks, strict=True)):
+        fits = len(text) <= longest and len(found) <= 1
+        if not (fits or truncate):
             raise _too_long(inputs.name(index), space)
-        tokens.append(space.max_tokens if len(found) > 1 else sum(chunk.tokens for chunk in found))
+        tokens.append(sum(chunk.tokens for chunk in found) if fits else space.max_tokens)
     return Counted([text[:longest] for text in texts], tokens)
 
 

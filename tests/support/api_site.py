@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -22,15 +23,19 @@ from ray_app.api.app import create_api
 from ray_app.api.authentication import Authenticator
 from ray_app.api.services import JobSubmitter, Services
 from ray_app.serving.admission import Admission
-from ray_app.serving.in_process import local_backend
+from ray_app.serving.gateway_proxy import GatewayProxy
+from ray_app.serving.local_model import local_model
 from ray_app.serving.options import ServingOptions
+from ray_app.serving.pool import PricedTarget, ProviderPool
 from ray_app.serving.port import EmbeddingBackend
 from ray_app.serving.usage_log import UsageLog
 from ray_app.settings import Settings, child_environment
+from ray_app.spaces import Preference
 from ray_app.store.port import VectorStore
 from ray_app.store.routing import open_store
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
+from tests.support.gateway_helpers import QUICK
 
 ADMIN_KEY = "rbadmin_for-tests-only-0123456789"
 #: Seconds to wait for a server to start or to end.
@@ -97,6 +102,7 @@ class ApiSite:
         self._make_backend = backend
         self._jobs = jobs
         self._wrap_store = wrap_store
+        self._proxy: GatewayProxy | None = None
         self._exit = ExitStack()
         self.admin_key = ADMIN_KEY
         self.url = ""
@@ -129,7 +135,7 @@ class ApiSite:
                 options=self.options,
             )
             self.app = create_api(self.services)
-            self.url = opening.enter_context(UvicornThread(self.app)).url
+            self.url = opening.enter_context(UvicornThread(self.app, self._close_proxy)).url
             self._exit = opening.pop_all()
         return self
 
@@ -139,11 +145,22 @@ class ApiSite:
         self._exit.close()
 
     def _backend(self, opening: ExitStack) -> EmbeddingBackend:
+        """The one given, or the local model's; the gateway's beside it when one is configured."""
         if self._make_backend is not None:
             return self._make_backend(self.workspace)
-        backend = local_backend(self.settings)
-        opening.callback(backend.close)
-        return backend
+        model = local_model(self.settings)
+        opening.callback(model.close)
+        targets = [PricedTarget(model)]
+        if self.settings.gateway is not None:
+            space = self.workspace.providers.spaces_for(Preference.QUALITY)
+            self._proxy = GatewayProxy(self.workspace, space=space, backoff=QUICK)
+            price = self.workspace.providers.price_per_million(space)
+            targets.append(PricedTarget(self._proxy, price))
+        return ProviderPool(targets)
+
+    async def _close_proxy(self) -> None:
+        if self._proxy is not None:
+            await self._proxy.close()
 
     def add_tenant(self, name: str, *, client_id: int | None = None, **limits: Any) -> str:
         """A new tenant with these ``Limits``; returns its key."""
@@ -163,16 +180,20 @@ class ApiSite:
 
 
 class UvicornThread:
-    """An ASGI application on a free port of 127.0.0.1, served by a thread."""
+    """An ASGI application on a free port of 127.0.0.1, served by a loop on a thread of its own.
 
-    def __init__(self, app: FastAPI) -> None:
+    ``at_end`` is awaited on that loop when no request is left.
+    """
+
+    def __init__(self, app: FastAPI, at_end: Callable[[], Awaitable[None]] | None = None) -> None:
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
         self._server = uvicorn.Server(config)
+        self._at_end = at_end
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="api-site", daemon=True
+            target=lambda: asyncio.run(self._serve()), name="api-site", daemon=True
         )
 
     def __enter__(self) -> UvicornThread:
@@ -191,3 +212,8 @@ class UvicornThread:
         self._thread.join(PATIENCE)
         self._socket.close()
         assert not self._thread.is_alive(), "the server did not end"
+
+    async def _serve(self) -> None:
+        await self._server.serve(sockets=[self._socket])
+        if self._at_end is not None:
+            await self._at_end()
