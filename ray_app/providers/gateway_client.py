@@ -141,12 +141,7 @@ class GatewayClient:
             outcome = await self._transport.exchange(work.call, form, work.texts_of(batch)) if fits else None
         if isinstance(outcome, Answer):
             self._verify(work.call, outcome)
-            missing = work.place(batch, outcome)
-            if missing and again:
-                await self._prove(work.call)
-                work.charge(missing, "it answers without a usable vector")
-            elif missing:
-                await self._batch(work, missing, again=True)
+            await self._ask_again(work, work.place(batch, outcome), alone=len(batch) == 1, again=again)
         elif outcome is None:
             await self._batches(work, batch)
         elif outcome.verdict is Verdict.TOO_LARGE:
@@ -154,6 +149,21 @@ class GatewayClient:
             await self._batches(work, batch)
         else:
             await self._isolate(work, batch, outcome, form, proven=proven)
+
+    async def _ask_again(self, work: Work, missing: list[int], *, alone: bool, again: bool) -> None:
+        """Ask for the vectors an answer left out: together, then one by one, then charge the text.
+
+        An endpoint that drops some vectors of every answer would otherwise look like texts at fault.
+        """
+        if not missing:
+            return
+        if not again:
+            await self._batch(work, missing, again=True)
+        elif not alone:
+            await _all([self._batch(work, [position], again=True) for position in missing])
+        else:
+            await self._prove(work.call)
+            work.charge(missing, "it answers without a usable vector")
 
     async def _isolate(
         self, work: Work, batch: list[int], fault: Fault, form: RequestForm, *, proven: bool

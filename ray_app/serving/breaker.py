@@ -47,6 +47,8 @@ class BreakerPolicy:
     throttle: float = 1.0
     #: No wait is longer, whatever the endpoint asks for.
     longest_throttle: float = 60.0
+    #: For how long texts that made a healthy endpoint fail are remembered, so that it is probed less.
+    acquittal: float = 60.0
 
 
 class CircuitBreaker:
@@ -71,6 +73,10 @@ class CircuitBreaker:
         self._openings = 0
         self._failures = 0
         self._throttles = 0
+        #: Whether texts may be why it opened, and how often a probe has then found it well.
+        self._suspected = False
+        self._acquittals = 0
+        self._acquitted_at = 0.0
         self.era = 0
 
     @property
@@ -129,12 +135,17 @@ class CircuitBreaker:
     def failed(self, era: int, reason: str, *, suspect: bool = False) -> None:
         """A request failed. ``suspect``: its texts may be why.
 
-        Texts open nothing: after enough such failures the next request is a probe with a harmless one.
+        Texts keep nothing open: after enough such failures a harmless one is probed with at once. Each
+        time that succeeds, twice as many are needed, or texts at fault would hold up the others.
         """
         if era != self.era or self._open is not None:
             return
         self._failures += 1
-        if self._failures >= self._policy.failures:
+        if self._clock() - self._acquitted_at > self._policy.acquittal:
+            self._acquittals = 0
+        needed = self._policy.failures * (2 ** min(self._acquittals, 30) if suspect else 1)
+        if self._failures >= needed:
+            self._suspected = suspect
             self._open_for(Circuit.FAILING, reason, None, 0.0 if suspect else self._policy.cool_down)
 
     def refused(self, era: int, reason: str, hint: str | None) -> None:
@@ -151,10 +162,15 @@ class CircuitBreaker:
             else (policy.cool_down, policy.longest_cool_down)
         )
         cool_down = min(longest, first * 2.0 ** min(self._openings, 30))
+        self._suspected, self._acquittals = False, 0
         self._open_for(Circuit.REFUSED if refused else Circuit.FAILING, reason, hint, cool_down)
 
     def probe_succeeded(self) -> None:
         """Closed: everybody may ask."""
+        if self._suspected:
+            self._acquittals += 1
+            self._acquitted_at = self._clock()
+            self._suspected = False
         self._open = None
         self._probing = False
         self._failures = self._openings = self._throttles = 0

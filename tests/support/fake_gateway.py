@@ -93,6 +93,11 @@ class FakeGateway:
         return [text for request in self.requests if request.status == 200 for text in request.texts]
 
     @property
+    def charged(self) -> int:
+        """Tokens on the bill so far: of every answer that said so, used or not."""
+        return sum(request.tokens for request in self.requests)
+
+    @property
     def connections(self) -> int:
         """Connections open now."""
         return len(self._connections)
@@ -103,9 +108,9 @@ class FakeGateway:
             self._steps.extend(steps)
 
     @contextmanager
-    def outage(self, reply: Reply | None = None) -> Iterator[None]:
-        """Answer every request with ``reply`` (503 by default) for a while."""
-        self.behaviour.outage = reply or error(503)
+    def outage(self, step: Step | None = None) -> Iterator[None]:
+        """Answer every request with ``step`` (503 by default) for a while."""
+        self.behaviour.outage = step or error(503)
         try:
             yield
         finally:
@@ -287,6 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, received: Received, step: Altered | None, pause: float = 0.0) -> None:
         answer = self.server.gateway.answer(received)
         if isinstance(answer, dict):
+            received.tokens = answer.get("usage", {}).get("total_tokens", 0)
             body = answer if step is None else step.change(answer)
             answer = Reply(200, json.dumps(body).encode())
         self._send(received, answer, pause)

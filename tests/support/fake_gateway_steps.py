@@ -120,7 +120,7 @@ class Behaviour:
     #: The model named in answers; None repeats the request's.
     model: str | None = None
     #: Every request gets this answer, scripted steps aside: an outage.
-    outage: Reply | None = None
+    outage: Step | None = None
     #: Seconds every answer takes.
     latency: float = 0.0
 
@@ -136,6 +136,8 @@ class Received:
     #: ``time.monotonic()`` of its arrival.
     at: float = field(default_factory=time.monotonic)
     status: int = 0
+    #: Tokens on the bill for it.
+    tokens: int = 0
 
     @property
     def texts(self) -> list[str]:

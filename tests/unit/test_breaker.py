@@ -173,3 +173,24 @@ def test_texts_that_make_it_fail_cause_a_probe_but_no_cool_down(breaker: Circuit
     assert breaker.take_probe()
     breaker.probe_succeeded()
     assert breaker.circuit is Circuit.CLOSED
+
+
+def test_texts_at_fault_cause_fewer_probes_each_time_until_they_are_forgotten(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    def suspicions() -> int:
+        count = 0
+        while breaker.circuit is Circuit.CLOSED:
+            fail(breaker, suspect=True)
+            count += 1
+        assert breaker.take_probe()
+        breaker.probe_succeeded()
+        return count
+
+    assert [suspicions() for _ in range(4)] == [3, 6, 12, 24]
+    fail(breaker, 3)
+    assert breaker.circuit is Circuit.FAILING, "a failure that is no text's fault counts as ever"
+    clock.now += POLICY.acquittal + 1
+    assert breaker.take_probe()
+    breaker.probe_succeeded()
+    assert suspicions() == 3

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ray_app.providers.gateway import GatewayProvider
-from ray_app.settings import GatewaySettings
+from ray_app.settings import GatewaySettings, Settings
+from ray_app.workspace import Workspace
 from tests.support.fake_gateway import FakeGateway
 from tests.support.gateway_helpers import KEY, QUICK, MakeProvider
+from tests.support.proxy_site import ProxySite
 
 
 @pytest.fixture
@@ -39,3 +41,10 @@ def connect() -> Iterator[MakeProvider]:
     yield make
     for provider in providers:
         provider.close()
+
+
+@pytest.fixture
+def proxy_site(gateway: FakeGateway, make_settings: Callable[..., Settings]) -> Iterator[ProxySite]:
+    workspace = Workspace(make_settings())
+    yield ProxySite(gateway, workspace)
+    workspace.close()
