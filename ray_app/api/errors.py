@@ -40,6 +40,7 @@ _CODES: Final[Mapping[type[RowbeamError], str]] = {
     errors.UnknownJob: "job_not_found",
     errors.UnknownRecord: "record_not_found",
     errors.UnknownModel: "model_not_found",
+    errors.UnknownKey: "key_not_found",
     errors.TooLarge: "request_too_large",
     errors.TextTooLong: "context_length_exceeded",
     errors.InvalidRecord: "invalid_record",

@@ -24,6 +24,7 @@ T = TypeVar("T")
 #: Threads for calls of Postgres and the store; as many as the engine's pool has connections, so that
 #: a burst waits here, in order, and not for a connection until that times out.
 THREADS: Final = 8
+SURVEYS: Final = 2
 
 
 class JobSubmitter(Protocol):
@@ -46,6 +47,8 @@ class Services:
     jobs: JobSubmitter
     options: ServingOptions
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
+    #: Entered around what reads whole tables, so that it never takes all threads.
+    surveys: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SURVEYS))
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that blocks. A caller that hangs up is gone at once; the call runs to its end."""
