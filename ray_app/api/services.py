@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Final, ParamSpec, Protocol, TypeVar
 
 import anyio
 from fastapi import Depends, Request
 
 from ray_app.api.authentication import Authenticator
+from ray_app.records.directory import IndexDirectory
 from ray_app.serving.admission import Admission
 from ray_app.serving.options import ServingOptions
 from ray_app.serving.port import EmbeddingBackend
@@ -49,6 +51,11 @@ class Services:
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
     #: Entered around what reads whole tables, so that it never takes all threads.
     surveys: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SURVEYS))
+
+    @cached_property
+    def directory(self) -> IndexDirectory:
+        """The tenants' indexes, looked up and made."""
+        return IndexDirectory(self.workspace, self.store)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that blocks. A caller that hangs up is gone at once; the call runs to its end."""

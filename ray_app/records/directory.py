@@ -12,6 +12,7 @@ from uuid import UUID
 from ray_app.db.indexes import PinnedIndex, list_indexes, pin
 from ray_app.db.registry import lock_active
 from ray_app.db.source import SourceTable
+from ray_app.errors import UnknownVectorType
 from ray_app.planning import choose_targets
 from ray_app.spaces import VectorType
 from ray_app.store.port import IndexKey, VectorStore
@@ -85,7 +86,12 @@ class IndexDirectory:
         if asked is not None:
             kinds = parse_vector_types(asked)
             for kind in kinds:
-                source.check_text(kind)
+                if not source.has_text(kind):
+                    raise UnknownVectorType(
+                        f"Table {source.spec.name} has no columns for {kind} text.",
+                        hint="Ask for another vector type.",
+                        param="vector_types",
+                    )
             return kinds
         own = [kind for kind in source.spec.vector_types if source.has_text(kind)]
         if not own:

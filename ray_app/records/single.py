@@ -35,15 +35,17 @@ class RecordState:
     dead_reason: str | None
 
 
-def record_state(directory: IndexDirectory, tenant: Tenant, table: str, record_id: str) -> list[RecordState]:
-    """The record's state in each index that knows it.
+def record_state(
+    directory: IndexDirectory, tenant: Tenant, table: str, record_id: str
+) -> tuple[str, list[RecordState]]:
+    """The record's id as its table spells it, and its state in each index that knows it.
 
     Raises:
         UnknownTable, InvalidTableSpec: there is no such table.
         InputError: nothing can have that id.
         UnknownRecord: no index of the tenant knows it.
     """
-    record = _spelled(directory, table, record_id)
+    record = spelled_id(directory, table, record_id)
     indexes = directory.pinned(tenant, table)
     with directory.workspace.ledger.connect() as connection:
         stored = records.stored_records(connection, tenant.incarnation, table, record)
@@ -72,13 +74,15 @@ def record_state(directory: IndexDirectory, tenant: Tenant, table: str, record_i
             f"Nothing is stored of the record {record!r} of table {table}.",
             hint="It was never sent or backfilled, has no text, or was deleted.",
         )
-    return states
+    return record, states
 
 
 def delete_record(
     directory: IndexDirectory, tenant: Tenant, scope: TenantScope, table: str, record_id: str
-) -> int:
-    """Take a record out of all indexes of its table; the number of its points by the ledger. Idempotent.
+) -> tuple[str, int]:
+    """Take a record out of all indexes of its table. Idempotent.
+
+    Returns its id as its table spells it, and the number of points that the ledger had of it.
 
     Raises:
         UnknownTable, InvalidTableSpec: there is no such table.
@@ -86,7 +90,7 @@ def delete_record(
         UnknownTenant: the tenant is being removed.
         StoreUnavailable, DatabaseUnavailable: it may be half gone; do it again.
     """
-    record = _spelled(directory, table, record_id)
+    record = spelled_id(directory, table, record_id)
     indexes = directory.pinned(tenant, table)
     deleted = 0
     with directory.workspace.ledger.begin() as connection:
@@ -107,17 +111,22 @@ def delete_record(
             store_points(directory.store, scope, key_of(index), part)
             ledger.write_part(connection, scope, index.space, part, charge=False)
             deleted += chunks
-    return deleted
+    return record, deleted
 
 
-def _spelled(directory: IndexDirectory, table: str, record_id: str) -> str:
-    """The id as the table would spell it; as given when its key column cannot hold it."""
+def spelled_id(directory: IndexDirectory, table: str, record_id: str, *, param: str = "record_id") -> str:
+    """The id as the table would spell it; as given when its key column cannot hold it.
+
+    Raises:
+        UnknownTable, InvalidTableSpec: there is no such table.
+        InputError: nothing can have that id.
+    """
     source = directory.table(table)
     if not 0 < len(record_id) <= MAX_ID_CHARS or "\x00" in record_id or not _encodable(record_id):
         raise InputError(
             "The record id cannot be one.",
             hint=f"Ids are 1 to {MAX_ID_CHARS} characters of valid Unicode, without NUL.",
-            param="record_id",
+            param=param,
         )
     return cast_id(directory.workspace.source, source, record_id) or record_id
 

@@ -23,7 +23,6 @@ from ray_app.db.schema import qdrant_vectors
 from ray_app.encoders.stub import POISON
 from ray_app.errors import (
     InvalidRecord,
-    InvalidTableSpec,
     PermissionDenied,
     StoreUnavailable,
     TooLarge,
@@ -248,7 +247,7 @@ def test_unknown_tables_and_types_are_refused(site: PushSite) -> None:
         site.push({"id": 1}, table="secrets")
     with pytest.raises(UnknownVectorType):
         site.push({"id": 1}, kinds=["colour"])
-    with pytest.raises(InvalidTableSpec):
+    with pytest.raises(UnknownVectorType):
         site.push({"id": 1}, table="issue_changelogs", kinds=["metadata"])
 
 

@@ -1,0 +1,135 @@
+"""``POST /v1/search``: a tenant's records by text, by vector, or by likeness to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Response
+
+from ray_app.api.authentication import Principal
+from ray_app.api.counting import count, estimate
+from ray_app.api.embeddings_models import Inputs
+from ray_app.api.online_usage import record_usage
+from ray_app.api.principals import FromTenant
+from ray_app.api.search_models import LikeRecord, SearchAnswer, SearchRequest
+from ray_app.api.services import FromServices, Services
+from ray_app.errors import InputError, InvalidFilter
+from ray_app.records.single import spelled_id
+from ray_app.searching import (
+    Answer,
+    Query,
+    Vector,
+    as_vector,
+    clean_query,
+    find,
+    find_indexes,
+    only_space,
+    spaces_of,
+    vector_of,
+)
+from ray_app.serving.port import EmbedCall, Purpose
+from ray_app.serving.splitting import embed_in_parts
+from ray_app.spaces import EmbeddingSpace
+from ray_app.store.port import IndexKey
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where to search, and with what as far as that needs no model."""
+
+    indexes: Sequence[IndexKey]
+    vectors: Mapping[str, Vector]
+    without: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """A search text in one space."""
+
+    space: EmbeddingSpace
+    vector: Vector
+    providers: Sequence[str]
+    tokens: int
+
+
+@router.post("/search", summary="Find records by meaning, by words, or by likeness")
+async def search(
+    body: SearchRequest, services: FromServices, caller: FromTenant, response: Response
+) -> SearchAnswer:
+    """The tenant's own records, each once by its best chunk, best first."""
+    body.check()
+    words = clean_query(body.text) if body.text is not None else None
+    inputs = Inputs([words] if words else [], single=True)
+    # The tables' spaces are not known yet; most searches are in one.
+    guess = estimate(inputs, services.backend.spaces()[0])
+    with services.admission.admit(caller.tenant, guess) as ticket:
+        target = await services.in_thread(_target, services, caller, body)
+        embedded = [
+            await _embed(services, caller, space, inputs)
+            for space in (spaces_of(target.indexes) if words else ())
+        ]
+        ticket.settle(sum(each.tokens for each in embedded))
+        query = Query(
+            target.indexes,
+            {**target.vectors, **{each.space.space_id: each.vector for each in embedded}},
+            body.limit,
+            [each.condition() for each in body.filters],
+            body.score_threshold,
+            words if body.hybrid else None,
+            target.without,
+        )
+        answer = await services.in_thread(_find, services, caller, query)
+    if embedded:
+        providers = {name for each in embedded for name in each.providers}
+        response.headers["x-rowbeam-provider"] = ",".join(sorted(providers))
+    return SearchAnswer.of(answer)
+
+
+def _target(services: Services, caller: Principal, body: SearchRequest) -> _Target:
+    indexes = find_indexes(services.workspace, caller.tenant, body.tables, body.vector_type)
+    if body.like is not None:
+        return _like(services, caller, body, body.like, indexes)
+    if body.vector is not None:
+        space = only_space(indexes)
+        return _Target(indexes, {space.space_id: as_vector(body.vector, space)})
+    return _Target(indexes, {})
+
+
+def _like(
+    services: Services,
+    caller: Principal,
+    body: SearchRequest,
+    like: LikeRecord,
+    indexes: Sequence[IndexKey],
+) -> _Target:
+    (own,) = find_indexes(services.workspace, caller.tenant, [like.table], body.vector_type)
+    record = spelled_id(services.directory, like.table, str(like.id), param="like.id")
+    vector = vector_of(services.store, caller.scope, own, record)
+    if body.tables is None:
+        # What was not asked for by name is passed over when it does not compare.
+        indexes = [index for index in indexes if index.space == own.space]
+    else:
+        only_space([own, *indexes])
+    return _Target(indexes, {own.space.space_id: vector}, (like.table, record))
+
+
+async def _embed(services: Services, caller: Principal, space: EmbeddingSpace, inputs: Inputs) -> _Embedded:
+    """The text in ``space``; of a long one a model reads the beginning."""
+    counted = await services.in_thread(count, services.workspace, inputs, space, truncate=True)
+    call = EmbedCall(space, counted.texts, counted.tokens, caller.tenant.incarnation, purpose=Purpose.QUERY)
+    joined = await embed_in_parts(services.backend, call)
+    record_usage(services, caller.tenant, space, joined)
+    for fault in joined.embedded.faults.values():
+        raise InputError(f"The text cannot be searched for: {fault.message}", param="text")
+    return _Embedded(space, joined.embedded.vectors[0], joined.providers, joined.embedded.tokens)
+
+
+def _find(services: Services, caller: Principal, query: Query) -> Answer:
+    try:
+        return find(services.store, caller.scope, query)
+    except InvalidFilter as error:
+        error.param = error.param or "filters"
+        raise
