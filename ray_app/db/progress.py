@@ -37,7 +37,9 @@ def list_jobs(
     engine: Engine, *, include_ended: bool, incarnation: UUID | None = None, limit: int | None = None
 ) -> list[JobProgress]:
     """The newest ``limit`` jobs, newest first, of all tenants or of one."""
-    conditions = [] if include_ended else [jobs.c.state.in_([state for state in JobState if state.active])]
+    conditions: list[ColumnElement[bool]] = []
+    if not include_ended:
+        conditions.append(jobs.c.state.in_([state for state in JobState if state.active]))
     if incarnation is not None:
         conditions.append(jobs.c.incarnation == incarnation)
     return _read(engine, conditions, limit)

@@ -133,7 +133,10 @@ def read_report(
     )
     with engine.connect() as connection:
         rows = tuple(
-            UsageRow(*row[:4], int(row.texts), int(row.tokens), Decimal(row.cost))
+            UsageRow(
+                *(row.day, row.provider, row.model, row.table_name),
+                *(int(row.texts), int(row.tokens), Decimal(row.cost)),
+            )
             for row in connection.execute(query)
         )
     return UsageReport(tenant.name, first, last, rows)
