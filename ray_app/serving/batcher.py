@@ -6,6 +6,7 @@ import asyncio
 import copy
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -57,8 +58,8 @@ class TokenBatcher:
     """Gathers the texts of concurrent calls into batches for one encoder.
 
     - Greedy: an idle encoder takes what is there at once; what comes meanwhile is the next batch.
-    - A batch is of one lane; bulk texts wait while interactive ones do. Turns go round the tenants.
-    - A call larger than a batch is spread over several, so that it does not block the line.
+    - A batch is of one lane; bulk texts wait while interactive ones do. Turns go round the tenants, and
+      round each tenant's calls: a large call is spread over batches and does not block the line.
     - Equal texts of one tenant that wait together are encoded once. Never those of two tenants: how
       long an answer takes would tell one of them what the other has just sent.
     - A cancelled call's texts leave the queue. Every other call is answered, on every path.
@@ -164,8 +165,9 @@ class TokenBatcher:
         Blocks until the batch that runs has ended, ``wait`` seconds at most; False when it has not.
         """
         self._closed = True
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._fail_all, ProviderUnavailable(_CLOSED))
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the event loop is closed, and nobody waits
+                self._loop.call_soon_threadsafe(self._fail_all, ProviderUnavailable(_CLOSED))
         return self._thread.stop(wait)
 
     def _refuse_when_down(self, *, overdue: bool = True) -> None:
@@ -191,8 +193,8 @@ class TokenBatcher:
                     break
         finally:
             self._worker = None
-            # Nobody waits here unless the batcher was closed or its event loop is ending.
-            self._fail_all(ProviderUnavailable(_CLOSED))
+            # Nobody waits here unless the batcher was closed, its event loop ends, or this is a bug.
+            self._fail_all(ProviderUnavailable("The local model stopped before it had answered."))
             self._running = []
 
     async def _answer_probes(self) -> None:

@@ -6,8 +6,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 from uuid import UUID
 
 import numpy as np
@@ -213,19 +213,43 @@ def test_a_tenant_that_floods_does_not_starve_the_others() -> None:
     run(test, budget=64)
 
 
-def test_one_text_does_not_wait_for_a_large_call_of_the_same_turn() -> None:
+@pytest.mark.parametrize("tenant", [A, B])
+def test_one_text_does_not_wait_for_a_large_call(tenant: UUID) -> None:
+    """Neither another tenant's nor its own."""
+    texts = [f"{words(15, 'large')} {place}" for place in range(500)]
+
     async def test(made: Site) -> None:
         await made.busy()
-        large = made.call(*(f"{words(15, 'large')} {place}" for place in range(500)), tenant=A)
+        large = made.call(*texts, tenant=A)
         await made.settle()
-        small = made.call("small", tenant=B)
+        small = made.call("small", texts[400], tenant=tenant)
         await made.settle()
         made.encoder.release()
-        assert_right(await small, ["small"])
+        assert_right(await small, ["small", texts[400]])
         assert not large.done()
-        assert len(made.encoder.texts) < 40
+        assert len(made.encoder.texts) < 60
+        assert_right(await large, texts)
+        assert made.encoder.texts.count(texts[400]) == (1 if tenant == A else 2)
 
     run(test, budget=64)
+
+
+def test_callers_that_give_up_leave_nothing_behind() -> None:
+    async def test(made: Site) -> None:
+        await made.busy()
+        stays = made.call("stays", "shared")
+        for round_ in range(30):
+            gone = [made.call(*(f"{round_} {place}" for place in range(20)), "shared") for _ in range(5)]
+            await made.settle()
+            for task in gone:
+                task.cancel()
+            await made.settle()
+        assert made.batcher.stats().waiting_interactive == 2
+        made.encoder.release()
+        assert_right(await stays, ["stays", "shared"])
+        assert made.encoder.batches == [["busy"], ["stays", "shared"]]
+
+    run(test)
 
 
 def test_bulk_waits_while_anything_interactive_does() -> None:
@@ -369,7 +393,8 @@ def test_an_outage_goes_to_every_caller_of_the_batch_and_to_no_other() -> None:
         await asyncio.gather(small, return_exceptions=True)
         assert_right(await late, [f"late {place}" for place in range(40)])
         # What the failed call still had waiting was dropped.
-        assert made.encoder.texts.count("39") == 0
+        failed = next(place for place, batch in enumerate(made.encoder.batches) if "trigger" in batch)
+        assert not any(text.isdigit() for batch in made.encoder.batches[failed + 1 :] for text in batch)
         assert_right(await made.call("trig", "ger"), ["trig", "ger"])
 
     run(test)
@@ -452,6 +477,31 @@ def test_when_the_encoders_thread_ends_every_caller_is_told() -> None:
                 await made.batcher.check(10)
             with pytest.raises(ProviderUnavailable, match="thread has ended"):
                 await made.call("too late")
+
+    run(test)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_waits_for_the_thread_is_told_when_it_ends() -> None:
+    async def test(made: Site) -> None:
+        await made.busy()
+        made.encoder.fails = fail_on("busy", error=SystemExit)
+        warming_up = asyncio.create_task(made.batcher.warm_up(["warm up"], [2]))
+        await made.settle()
+        made.encoder.release()
+        with pytest.raises(ProviderUnavailable, match="thread has ended"):
+            await warming_up
+
+    run(test)
+
+
+def test_an_answer_that_makes_no_sense_at_all_keeps_nobody_waiting() -> None:
+    async def test(made: Site) -> None:
+        made.encoder.fails = lambda texts: replace(correct(texts), faults=cast(Any, None))
+        with pytest.raises(ProviderUnavailable):
+            await made.call("a")
+        made.encoder.fails = lambda texts: None
+        assert_right(await made.call("a"), ["a"])
 
     run(test)
 
@@ -551,9 +601,9 @@ def test_it_can_be_used_from_one_event_loop_after_another() -> None:
     try:
         assert_right(asyncio.run(call("first")), ["first"])
         asyncio.run(cut_off())
+        assert batcher.stats().load.queued_tokens == 0
         encoder.release()
         assert_right(asyncio.run(call("second")), ["second"])
-        assert batcher.stats().load.queued_tokens == 0
     finally:
         encoder.release()
         assert batcher.close()
