@@ -47,7 +47,12 @@ class ServerStore(IsolatedStore):
     def connect(
         cls, url: str, api_key: str | None = None, *, retry_budget: float = RETRY_BUDGET
     ) -> ServerStore:
-        """A store on the server at ``url``; nothing is sent before the first call."""
+        """A store on the server at ``url``; nothing is sent before the first call.
+
+        ``api_key`` may be a token for points only (access "prw" to a space's alias and collection, or
+        to a tenant's own collection), which serves every call but the first set-up of a space or
+        column and the removal of a dedicated tenant: those make and drop collections and indexes.
+        """
         client = QdrantClient(url=url, api_key=api_key, timeout=REQUEST_TIMEOUT, check_compatibility=False)
         return cls(client, retry_budget=retry_budget)
 

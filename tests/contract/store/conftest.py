@@ -17,6 +17,7 @@ from ray_app.spaces import EmbeddingSpace
 from ray_app.store.edge import EdgeStore
 from ray_app.store.server import ServerStore
 from ray_app.store.server_models import traffic_name
+from ray_app.store.words import document_vector
 from ray_app.tenants import Placement, TenantScope
 from tests.support.vector_store_world import World
 
@@ -61,7 +62,11 @@ def edge_world(root: Path) -> World:
         store.close()
         name = str(scope.incarnation)
         shard = qdrant_edge.EdgeShard.load(str(root / space.space_id / name[:2] / name))
-        forged = qdrant_edge.Point(point, {"dense": vector.tolist()}, dict(payload))
+        vectors = {"dense": vector.tolist()}
+        words = document_vector(payload["text"])
+        if words is not None:
+            vectors["bm25"] = qdrant_edge.SparseVector(words.indices, words.weights)
+        forged = qdrant_edge.Point(point, vectors, dict(payload))
         shard.update(qdrant_edge.UpdateOperation.upsert_points([forged]))
         shard.flush()
         shard.close()
@@ -73,7 +78,11 @@ def server_world(client: QdrantClient, placement: Placement) -> World:
     def forge(
         scope: TenantScope, space: EmbeddingSpace, point: str, vector: np.ndarray, payload: Mapping[str, Any]
     ) -> None:
-        forged = models.PointStruct(id=point, vector={"dense": vector.tolist()}, payload=dict(payload))
+        vectors = {"dense": vector.tolist()}
+        words = document_vector(payload["text"])
+        if words is not None:
+            vectors["bm25"] = models.SparseVector(indices=words.indices, values=words.weights)
+        forged = models.PointStruct(id=point, vector=vectors, payload=dict(payload))
         client.upsert(traffic_name(scope, space), [forged], wait=True)
 
     return World(ServerStore(client), placement, forge)
