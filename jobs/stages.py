@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -13,12 +14,21 @@ from ray_app.actors.cluster import worker_settings
 from ray_app.db import ranges, usage
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
-from ray_app.errors import ProviderUnavailable
+from ray_app.errors import BudgetExhausted, ProviderUnavailable
 from ray_app.outage import ride_out
 from ray_app.parts import Part
+from ray_app.providers.port import EmbeddingProvider
+from ray_app.spaces import EmbeddingSpace
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 from ray_app.writing import PartWriter, Receipt
+
+if TYPE_CHECKING:
+    from jobs.gateway import BulkGateway
+
+#: Niceness of a process that encodes a job's texts on the CPU. A thread of niceness 10 has a tenth of the
+#: weight of one of niceness 0, so on a busy machine callers' requests come first; alone it loses nothing.
+BULK_NICENESS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class EncodeStage:
         if settings.encoder_threads is None:
             settings = settings.model_copy(update={"encoder_threads": threads})
         self._workspace = Workspace(settings)
+        self._gateways: dict[str, BulkGateway] = {}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
@@ -69,15 +80,40 @@ class EncodeStage:
         if not part.texts:
             return part
         space = self._context.index(part.table, part.vector_type).space
-        provider = self._workspace.providers.provider_for(space)
+        provider = self._provider(space)
         try:
             return encode_part(part, provider)
-        except ProviderUnavailable as error:
+        except (ProviderUnavailable, BudgetExhausted) as error:
             if error.tokens:
                 tenant = self._context.tenant.incarnation
                 with self._workspace.ledger.begin() as connection:
                     usage.add_failed_call(connection, tenant, space, part, provider.name, error)
             raise
+
+    def _provider(self, space: EmbeddingSpace) -> EmbeddingProvider:
+        name = self._workspace.providers.provider_name(space)
+        if name == "gateway":
+            return self._gateway(space)
+        if name == "local-cpu":
+            yield_to_callers()
+        return self._workspace.providers.provider_for(space)
+
+    def _gateway(self, space: EmbeddingSpace) -> EmbeddingProvider:
+        from jobs.gateway import BulkGateway  # loads Ray Serve, which a local model has no use for
+
+        if space.space_id not in self._gateways:
+            context = self._context
+            self._gateways[space.space_id] = BulkGateway(
+                self._workspace, space, context.tenant.incarnation, context.job_id
+            )
+        return self._gateways[space.space_id]
+
+
+def yield_to_callers() -> None:
+    """Lower this process's priority, once; before the model is loaded, for its threads inherit it."""
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    if niceness < BULK_NICENESS:
+        os.setpriority(os.PRIO_PROCESS, 0, BULK_NICENESS)
 
 
 class WriteStage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -50,7 +51,7 @@ class ProxiedCall(Call):
 
         Raises:
             ProviderUnavailable: the circuit is open, or the endpoint asks to wait beyond the patience.
-            Overloaded: the endpoint's limits would keep it waiting beyond the patience.
+            Overloaded: the endpoint's limits would keep a caller waiting beyond the patience.
             BudgetExhausted: the tenant's budget does not cover another request.
         """
         most, estimate = most_tokens(texts), sum(map(estimate_tokens, texts))
@@ -74,7 +75,9 @@ class ProxiedCall(Call):
     async def _admit(self, tokens: int) -> None:
         self._check_circuit()
         try:
-            await self._rate.take(tokens, self._lane, self._patience)
+            # A job's turn may come late, as long as callers are answered; that is no outage.
+            patience = self._patience if self._lane is Lane.INTERACTIVE else math.inf
+            await self._rate.take(tokens, self._lane, patience)
         except Overloaded as error:
             raise self.fail(error) from None
         try:
