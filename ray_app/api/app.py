@@ -36,6 +36,7 @@ def create_api(services: Services) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of the caller's own host header
     )
     app.state.services = services
     install_error_handlers(app)

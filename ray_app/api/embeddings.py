@@ -12,21 +12,19 @@ from ray_app.api.authentication import Principal
 from ray_app.api.counting import count, estimate
 from ray_app.api.embeddings_models import EmbeddingsRequest, EmbeddingsResponse, Inputs, parse_inputs
 from ray_app.api.models import find_space
+from ray_app.api.online_usage import record_usage
 from ray_app.api.principals import FromTenant
 from ray_app.api.services import FromServices, Services
 from ray_app.api.vectors import check_dimensions, cut_vectors, encode_answer
 from ray_app.errors import InputError
 from ray_app.serving.port import EmbedCall
 from ray_app.serving.splitting import Joined, embed_in_parts
-from ray_app.serving.usage_log import UsageKey
 from ray_app.spaces import EmbeddingSpace
 
 router = APIRouter(prefix="/v1", tags=["embeddings"])
 
 #: Numbers that are written out on the event loop; more would keep others waiting, so a thread does it.
 _FEW_NUMBERS: Final = 8_192
-#: The provider that writes its own usage to the ledger, for it is charged for it.
-_RECORDS_ITSELF: Final = "gateway"
 
 
 @router.post("/embeddings", summary="Embed texts, as OpenAI's API does", response_model=EmbeddingsResponse)
@@ -40,7 +38,7 @@ async def create_embeddings(body: EmbeddingsRequest, services: FromServices, cal
         counted = await services.in_thread(count, services.workspace, inputs, space, truncate=body.truncate)
         call = EmbedCall(space, counted.texts, counted.tokens, caller.tenant.incarnation)
         joined = await embed_in_parts(services.backend, call)
-        _record(services, caller, space, joined)
+        record_usage(services, caller.tenant, space, joined)
         ticket.settle(joined.embedded.tokens)
         _refuse_faults(joined, inputs)
         content = await _encode(services, joined, body, space, size)
@@ -48,13 +46,6 @@ async def create_embeddings(body: EmbeddingsRequest, services: FromServices, cal
     return Response(
         content, media_type="application/json", headers=_headers(caller, space, joined, milliseconds)
     )
-
-
-def _record(services: Services, caller: Principal, space: EmbeddingSpace, joined: Joined) -> None:
-    for share in joined.shares:
-        if share.provider != _RECORDS_ITSELF:
-            key = UsageKey(caller.tenant.incarnation, share.provider, space.model)
-            services.usage.add(key, texts=share.texts, tokens=share.tokens, seconds=share.seconds)
 
 
 def _refuse_faults(joined: Joined, inputs: Inputs) -> None:

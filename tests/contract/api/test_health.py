@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
+from ray_app.db.engine import engine_for
+from ray_app.serving.in_process import local_backend
+from ray_app.settings import Settings
 from tests.support.api_site import ApiSite
 
 
@@ -23,6 +28,54 @@ def test_a_ledger_of_another_release_is_not_ready(site: ApiSite) -> None:
         ready = http.get("/readyz")
     assert ready.status_code == 503
     assert ready.json() == {"status": "not ready", "not_ready": ["database migrations"]}
+
+
+def test_a_model_that_has_ended_is_not_ready_and_only_its_name_is_told(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings()
+    backend = local_backend(settings)
+    with ApiSite(settings, backend=lambda _: backend) as site, site.http() as http:
+        assert http.get("/readyz").status_code == 200
+        backend.close()
+        ready = http.get("/readyz")
+        assert (ready.status_code, ready.json()["not_ready"]) == (503, ["stub"])
+        assert http.get("/healthz").status_code == 200
+
+
+@contextmanager
+def out_of_reach(postgres_url: str, database_url: str) -> Iterator[None]:
+    """No connection to the database, neither those there are nor new ones."""
+    name = make_url(database_url).database
+    engine = engine_for(postgres_url).execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+            {"name": name},
+        )
+        try:
+            yield
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    engine.dispose()
+
+
+def test_a_database_out_of_reach_is_503_until_it_is_back(
+    site: ApiSite, key: str, postgres_url: str, database_url: str
+) -> None:
+    name = make_url(database_url).database or ""
+    with site.http(key) as http:
+        assert http.get("/readyz").status_code == 200
+        with out_of_reach(postgres_url, database_url):
+            ready = http.get("/readyz")
+            assert (ready.status_code, ready.json()["not_ready"]) == (503, ["database"])
+            assert http.get("/healthz").status_code == 200
+            refused = http.get("/v1/models")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_unavailable")
+            assert name not in ready.text + refused.text
+        assert http.get("/readyz").status_code == 200
+        assert http.get("/v1/models").status_code == 200
 
 
 def test_the_documentation_is_whole_without_the_internet(site: ApiSite) -> None:
