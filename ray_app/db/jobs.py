@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
@@ -22,16 +19,13 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from ray_app.db import ranges
 from ray_app.db.idempotency import Asked
 from ray_app.db.indexes import PinnedIndex, pin
+from ray_app.db.job_owners import host_id, owner_alive
 from ray_app.db.ranges import RangeSpec
 from ray_app.db.registry import lock_active
 from ray_app.db.schema import job_locks, jobs
 from ray_app.errors import ConflictError, JobConflict, LostJob, UnknownJob
 from ray_app.reports import JobState
 from ray_app.tenants import Tenant
-
-#: A driver that has been silent for longer is taken for dead.
-LEASE: Final = timedelta(seconds=30)
-_ACTIVE: Final = (JobState.PENDING, JobState.RUNNING, JobState.CANCEL_REQUESTED)
 
 
 @dataclass(frozen=True)
@@ -51,12 +45,6 @@ class TakenJob:
     run: int
     incarnation: UUID
     request: JobRequest
-
-
-def host_id() -> str:
-    """This machine until its next boot; process ids mean something only together with it."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip() if boot.exists() else ''}"
 
 
 def create_job(
@@ -126,25 +114,6 @@ def _lock_tables(connection: Connection, job_id: str, incarnation: UUID, tables:
         ).one_or_none()
         if taken is None and (holder is None or holder.job_id != job_id):
             raise JobConflict(f"Another job has just started on table {table}.", job_id="", hint="Try again.")
-
-
-def owner_alive(row: Row[Any]) -> bool:
-    """Whether an active job's driver lives: a fresh heartbeat and, on this machine, a process."""
-    if row.state not in _ACTIVE or row.heartbeat_at is None:
-        return False
-    if datetime.now(UTC) - row.heartbeat_at > LEASE:
-        return False
-    return row.owner_host != host_id() or process_exists(row.owner_pid)
-
-
-def process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:

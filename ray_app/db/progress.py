@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, select
 
 from ray_app.db import usage
-from ray_app.db.jobs import owner_alive
+from ray_app.db.job_owners import owner_alive
 from ray_app.db.schema import jobs, ranges, tenants
 from ray_app.errors import UnknownJob
 from ray_app.reports import Counts, JobProgress, JobState

@@ -15,6 +15,7 @@ from sqlalchemy import func, select, text, update
 from ray_app.backfilling import QueuedJob, create_backfill, queue_backfill
 from ray_app.db import jobs
 from ray_app.db.idempotency import Asked
+from ray_app.db.job_owners import LEASE
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.db.schema import jobs as jobs_table
 from ray_app.errors import ConflictError, InputError, JobConflict
@@ -47,9 +48,7 @@ def count_jobs(workspace: Workspace) -> int:
 
 def let_lease_run_out(workspace: Workspace) -> None:
     with workspace.ledger.begin() as connection:
-        connection.execute(
-            update(jobs_table).values(heartbeat_at=func.now() - jobs.LEASE - timedelta(seconds=1))
-        )
+        connection.execute(update(jobs_table).values(heartbeat_at=func.now() - LEASE - timedelta(seconds=1)))
 
 
 def test_a_repeated_request_finds_its_job_also_when_it_has_ended(workspace: Workspace, acme: Tenant) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 
 from ray_app.db import jobs, ranges
+from ray_app.db.job_owners import LEASE, host_id
 from ray_app.db.jobs import JobRequest, create_job, finish_job, heartbeat, take_job
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.db.ranges import RangeSpec
@@ -122,7 +123,7 @@ def test_a_job_whose_driver_lives_cannot_be_taken(database: Engine, tenant: Tena
             take_job(database, job_id)
         with database.begin() as connection:
             connection.execute(
-                update(jobs_table).values(heartbeat_at=func.now() - jobs.LEASE - timedelta(seconds=1))
+                update(jobs_table).values(heartbeat_at=func.now() - LEASE - timedelta(seconds=1))
             )
         assert take_job(database, job_id).run == 2, "a silent driver has lost its lease"
     finally:
@@ -220,4 +221,4 @@ def test_this_process_owns_what_it_takes(database: Engine, tenant: Tenant) -> No
     job = take_job(database, make_job(database, tenant))
     with database.connect() as connection:
         row = connection.execute(select(jobs_table).where(jobs_table.c.job_id == job.job_id)).one()
-    assert (row.owner_pid, row.owner_host) == (os.getpid(), jobs.host_id())
+    assert (row.owner_pid, row.owner_host) == (os.getpid(), host_id())
