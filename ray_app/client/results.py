@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from ray_app.client.batching import Row
 from ray_app.client.errors import BadAnswer
 from ray_app.client.reading import read
 from ray_app.errors import RowbeamError
-
-#: All outcomes of a row that the server has taken.
-_TAKEN: Final = ("embedded", "unchanged", "older", "no_text", "deleted", "dead")
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,12 @@ class UpsertResult:
     tokens: int = 0
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> Counter[str]:
         """Rows by outcome, ``failed`` among them; they add up to ``rows``."""
         counts = Counter(row.outcome for row in self.taken)
-        return {**{name: counts[name] for name in (*_TAKEN, *counts)}, "failed": len(self.failed)}
+        if self.failed:
+            counts["failed"] = len(self.failed)
+        return counts
 
     @property
     def dead(self) -> list[RowOutcome]:
