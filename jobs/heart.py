@@ -14,7 +14,7 @@ from ray_app.errors import DatabaseUnavailable, LostJob
 from ray_app.workspace import Workspace
 
 log = logging.getLogger(__name__)
-#: Seconds between heartbeats; many may be lost before ``jobs.LEASE`` runs out.
+#: Seconds between heartbeats; many may be lost before ``job_owners.LEASE`` runs out.
 HEARTBEAT: Final = 1.0
 
 
