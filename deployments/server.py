@@ -16,6 +16,7 @@ from ray_app.api.authentication import Authenticator
 from ray_app.api.services import Services
 from ray_app.db.migrate import ensure_migrated
 from ray_app.providers.local import local_name
+from ray_app.sample.schema import create_tables
 from ray_app.serving.admission import Admission
 from ray_app.serving.options import ServingOptions
 from ray_app.serving.pool import PricedTarget, ProviderPool
@@ -34,7 +35,7 @@ async def open_services(options: ServingOptions, handles: Mapping[str, Deploymen
     """
     settings = Settings.from_env()
     workspace = Workspace(settings)
-    await asyncio.to_thread(ensure_migrated, workspace.ledger)
+    await asyncio.to_thread(_prepare_database, workspace)
     targets = await asyncio.to_thread(_targets, workspace, handles)
     backend = ProviderPool(targets)
     default = backend.spaces()[0]
@@ -48,6 +49,14 @@ async def open_services(options: ServingOptions, handles: Mapping[str, Deploymen
         jobs=RayJobSubmitter(ray.get_runtime_context().gcs_address, workspace.ledger),
         options=options,
     )
+
+
+def _prepare_database(workspace: Workspace) -> None:
+    ensure_migrated(workspace.ledger)
+    if workspace.settings.embedded_database:
+        # Ours to try things in, as for ``Rowbeam``; a real one has the platform's tables.
+        with workspace.ledger.begin() as connection:
+            create_tables(connection)
 
 
 def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> list[PricedTarget]:

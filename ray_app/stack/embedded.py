@@ -13,7 +13,7 @@ from ray_app.stack.files import exclusive, os_errors_as, private_folder
 from ray_app.stack.postgres import EmbeddedPostgres
 from ray_app.stack.ray_head import HeadRecord, RayHead
 from ray_app.stack.ray_token import ray_variables
-from ray_app.stack.serving import HttpServer, ServerStatus
+from ray_app.stack.serving import HttpServer, ServerStatus, check_port
 
 #: Seconds to wait for another ``up`` or ``down``.
 _LOCK_SECONDS: Final = 180.0
@@ -53,8 +53,10 @@ class Stack:
         stopped again. With ``RAY_ADDRESS`` naming a cluster of somebody else nothing is started.
 
         Raises:
-            ConfigError: the server's port is taken.
+            ConfigError: the server's port is taken, or its configuration cannot be used.
         """
+        if server and self.status().other_ray is None and not self._ray.serves():
+            check_port(self._settings)
         status = self._up()
         if not server or status.head is None:
             return status

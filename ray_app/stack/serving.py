@@ -72,15 +72,11 @@ class HttpServer:
         """Start it, when it does not run yet, and wait until every part runs and it answers.
 
         Raises:
-            ConfigError: its port is taken, or a setting of its own cannot be used.
+            ConfigError: its configuration cannot be used.
             RayUnavailable: it does not start.
         """
-        details = self._details()
-        if _APPLICATION not in details["applications"]:
-            document = _config(self._settings)
-            if not details.get("http_options"):  # else Serve has its port already
-                _check_free(document["http_options"]["host"], document["http_options"]["port"])
-            self._put(document)
+        if _APPLICATION not in self._details()["applications"]:
+            self._put(_config(self._settings))
         self._wait_running(_START_SECONDS)
         return self._wait_ready(_url(self._details()["http_options"]))
 
@@ -200,8 +196,14 @@ def _draining(details: Mapping[str, Any], drain: str) -> dict[str, Any]:
     }
 
 
-def _check_free(host: str, port: int) -> None:
-    """Raises ConfigError when nothing can listen there."""
+def check_port(settings: Settings) -> None:
+    """See that a server could listen where it should; before anything is started for it.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    options = _config(settings)["http_options"]
+    host, port = options["host"], options["port"]
     try:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         with socket.socket(family) as probe:

@@ -2,77 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
+from tests.support.serve_load import Load, embed, rows
 from tests.support.serve_site import ServeSite, wait_for
 
 pytestmark = pytest.mark.ray
 
-MODEL = "stub"
+
+@pytest.fixture
+def tenant(site: ServeSite) -> tuple[str, str]:
+    """The name and key of a new tenant."""
+    return site.add_tenant()
 
 
 @pytest.fixture
-def key(site: ServeSite) -> str:
-    """The key of a new tenant."""
-    with site.client() as admin:
-        answer = admin.post("/v1/tenants", json={"name": f"t-{uuid4().hex[:8]}"})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["key"]["api_key"])
-
-
-def embed(client: httpx.Client, texts: list[str]) -> httpx.Response:
-    return client.post("/v1/embeddings", json={"model": MODEL, "input": texts})
-
-
-class Load:
-    """Clients that embed one text after another, and what they were answered."""
-
-    def __init__(self, site: ServeSite, key: str, clients: int) -> None:
-        self.answers: Counter[Any] = Counter()
-        self.odd: list[str] = []
-        self._site, self._key = site, key
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
-
-    def _run(self) -> None:
-        with self._site.client(self._key) as client:
-            while not self._stop.is_set():
-                try:
-                    answer = embed(client, [f"text {uuid4()}"] * 5)
-                    outcome: Any = answer.status_code
-                    if outcome not in (200, 503):
-                        self.odd.append(f"{outcome} {answer.text[:200]}")
-                except httpx.TransportError as error:
-                    outcome = type(error).__name__
-                with self._lock:
-                    self.answers[outcome] += 1
-                if outcome != 200:
-                    time.sleep(0.2)
-
-    def answered(self, outcome: Any) -> int:
-        with self._lock:
-            return self.answers[outcome]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        wait_for(lambda: self.answered(200) > 5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+def key(tenant: tuple[str, str]) -> str:
+    return tenant[1]
 
 
 @contextmanager
@@ -120,10 +74,43 @@ def test_the_provider_is_named(site: ServeSite, key: str) -> None:
     assert [item["index"] for item in answer.json()["data"]] == [0, 1]
 
 
-def test_a_client_that_hangs_up_frees_its_slot(site: ServeSite) -> None:
+def test_pushed_rows_are_there_when_the_call_returns(site: ServeSite, key: str) -> None:
+    with site.client(key) as client:
+        put = client.put("/v1/tables/pull_requests/records", json={"records": rows(1, 200)})
+        assert put.status_code == 200, put.text
+        assert put.json()["counts"]["embedded"] == 200
+        state = client.get("/v1/tables/pull_requests/records/200").json()
+        assert state["vectors"][0]["provider"] == "stub"
+
+
+def test_a_backfill_over_http_runs_as_a_ray_job_to_its_end(
+    site: ServeSite, tenant: tuple[str, str], tmp_path: Path
+) -> None:
+    name, key = tenant
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(1, 300)))
+    assert site.rowbeam("load", str(file), "--tenant", name, "--table", "pull_requests")["inserted"] == 300
+    with site.client(key) as client:
+        headers = {"idempotency-key": "once"}
+        started = client.post("/v1/backfills", json={"tables": ["pull_requests"]}, headers=headers)
+        assert started.status_code == 202, started.text
+        job_id = started.json()["job"]["job_id"]
+        again = client.post("/v1/backfills", json={"tables": ["pull_requests"]}, headers=headers)
+        assert again.json()["job"]["job_id"] == job_id
+
+        def job() -> dict[str, Any]:
+            found: dict[str, Any] = client.get(f"/v1/backfills/{job_id}").json()["job"]
+            return found
+
+        wait_for(lambda: job()["finished_at"] is not None)
+        assert (job()["state"], job()["counts"]["embedded"]) == ("succeeded", 300), job()
+        (covered,) = [row for row in client.get("/v1/coverage").json()["indexes"] if row["embedded"]]
+        assert (covered["table"], covered["embedded"], covered["stale"]) == ("pull_requests", 300, 0)
+
+
+def test_a_client_that_hangs_up_frees_its_slot(site: ServeSite, tenant: tuple[str, str]) -> None:
+    name, key = tenant
     with site.client() as admin:
-        name = f"t-{uuid4().hex[:8]}"
-        key = admin.post("/v1/tenants", json={"name": name}).json()["key"]["api_key"]
         admin.patch(f"/v1/tenants/{name}/limits", json={"concurrent_requests": 1}).raise_for_status()
     with site.client(key) as other:
         with slow_request(site, key):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -86,6 +87,21 @@ class ServeSite:
             trust_env=False,
         )
 
+    def is_ready(self) -> bool:
+        try:
+            answer = httpx.get(f"{self.url}/readyz", trust_env=False, timeout=PATIENCE)
+        except httpx.TransportError:
+            return False
+        return answer.status_code == httpx.codes.OK
+
+    def add_tenant(self) -> tuple[str, str]:
+        """The name and key of a new tenant."""
+        name = f"t-{uuid4().hex[:8]}"
+        with self.client() as admin:
+            answer = admin.post("/v1/tenants", json={"name": name})
+        assert answer.status_code == 201, answer.text
+        return name, str(answer.json()["key"]["api_key"])
+
     def processes(self, title: str) -> list[psutil.Process]:
         """The cluster's processes whose title or command contains ``title``."""
         head = self.stack.status().head
@@ -120,6 +136,7 @@ def new_site(**settings: Any) -> Iterator[ServeSite]:
             left = list(
                 processes_where(lambda it: folder in str(it.environ()) or it.cwd().startswith(folder))
             )
+            found = [" ".join(process.cmdline()) for process in left]
             for process in left:
                 process.kill()
-    assert left == []
+    assert found == [], found
