@@ -23,8 +23,9 @@ class UsageWriter:
     against budgets. It is lost if the process ends first, which the log then says.
     """
 
-    def __init__(self, log: UsageLog) -> None:
+    def __init__(self, log: UsageLog, retry: float = RETRY) -> None:
         self._log = log
+        self._retry_seconds = retry
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._retry: asyncio.Task[None] | None = None
@@ -62,7 +63,7 @@ class UsageWriter:
 
     async def _keep_trying(self) -> None:
         while True:
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(self._retry_seconds)
             try:
                 await asyncio.to_thread(self._log.flush)
             except DatabaseUnavailable:
