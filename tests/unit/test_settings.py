@@ -18,6 +18,7 @@ FULL = {
     "ROWBEAM_SOURCE_URL": f"postgresql://app:{SECRET}@db/platform",
     "ROWBEAM_QDRANT_URL": "http://qdrant:6333",
     "ROWBEAM_QDRANT_API_KEY": f"q-{SECRET}",
+    "ROWBEAM_ADMIN_KEY": f"a-{SECRET}",
     "ROWBEAM_LOCAL_MODEL": "stub:5",
     "ROWBEAM_CONFIG": "/etc/rowbeam.toml",
     "ROWBEAM_ENCODER_THREADS": "3",
@@ -61,6 +62,8 @@ def test_every_variable_is_read() -> None:
     assert settings.home == Path("/srv/rowbeam")
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == FULL["ROWBEAM_DATABASE_URL"]
+    assert settings.admin_key is not None
+    assert settings.admin_key.get_secret_value() == FULL["ROWBEAM_ADMIN_KEY"]
     assert not settings.embedded_database
     assert not settings.embedded_store
     assert (settings.local_model, settings.encoder_threads, settings.outage_budget) == ("stub:5", 3, 7.5)
@@ -108,6 +111,7 @@ def test_secrets_never_show() -> None:
         ("ROWBEAM_GATEWAY_PRICE_PER_MILLION", "-0.1"),
         ("ROWBEAM_GATEWAY_TIMEOUT", "0"),
         ("ROWBEAM_GATEWAY_OUTAGE_BUDGET", "soon"),
+        ("ROWBEAM_ADMIN_KEY", "hunter2-very"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable(name: str, value: str) -> None:
@@ -115,6 +119,7 @@ def test_a_wrong_value_is_named_by_its_variable(name: str, value: str) -> None:
         Settings.from_env({**FULL, name: value})
     assert f"{name}:" in str(caught.value)
     assert SECRET not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @given(st.sampled_from(sorted(FULL)), st.text(min_size=1))
