@@ -112,11 +112,12 @@ def local_model(settings: Settings, *, device: str | None = None) -> LocalModel:
         ProviderUnavailable: its hub cannot be reached.
     """
     space = describe_space(settings)
-    if StubOptions.parse(settings.local_model) is not None:
-        return LocalModel(STUB_NAME, space, encoder_loader(settings, space))
-    device = device or likely_device()
     load = encoder_loader(settings, space, device=device)
-    return LocalModel(name_on(device), space, load, DEFAULT_BUDGETS[device])
+    if StubOptions.parse(settings.local_model) is not None:
+        return LocalModel(STUB_NAME, space, load)
+    # A guess where nobody says: torch knows better, and takes a second to import.
+    guess = device or likely_device()
+    return LocalModel(name_on(guess), space, load, DEFAULT_BUDGETS[guess])
 
 
 @contextmanager

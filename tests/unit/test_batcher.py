@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from ray_app.encoders.port import Encoded
 from ray_app.errors import ConfigError, ItemError, ProviderUnavailable
 from ray_app.serving.batcher import TokenBatcher
 from ray_app.serving.encoder_thread import PROBE
+from ray_app.serving.pending import WaitingText
 from ray_app.serving.port import Lane
 from tests.support.fake_encoder import DIMENSIONS, FakeEncoder, Panic, correct, tokens_of, vector_of
 
@@ -245,6 +247,7 @@ def test_callers_that_give_up_leave_nothing_behind() -> None:
                 task.cancel()
             await made.settle()
         assert made.batcher.stats().waiting_interactive == 2
+        assert sum(isinstance(thing, WaitingText) for thing in gc.get_objects()) < 200, "3,000 gave up"
         made.encoder.release()
         assert_right(await stays, ["stays", "shared"])
         assert made.encoder.batches == [["busy"], ["stays", "shared"]]
