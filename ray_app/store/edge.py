@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import qdrant_edge as edge
 
 from ray_app.errors import StoreRefused, StoreUnavailable
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store import payload
+from ray_app.store import edge_models, payload
+from ray_app.store.edge_models import DIALECT
 from ray_app.store.edge_shards import ShardPool
-from ray_app.store.filters import Dialect, Where, translate
+from ray_app.store.filters import Where, translate
 from ray_app.store.isolated import IsolatedStore
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.port import IndexKey
@@ -28,23 +28,6 @@ from ray_app.tenants import TenantScope
 #: Points searched by brute force before ``maintain`` builds a graph over them.
 UNINDEXED_POINTS: Final = 20_000
 
-DIALECT: Final = Dialect(
-    all_and_none=lambda must, must_not: edge.Filter(must=must, must_not=must_not or None),
-    any_of=lambda should: edge.Filter(should=should),
-    matched=lambda key, match: edge.FieldCondition(key=key, match=match),
-    ranged=lambda key, bounds: edge.FieldCondition(key=key, range=bounds),
-    value=lambda value: edge.MatchValue(value=_scalar(value)),
-    values=lambda values: edge.MatchAny(any=values),
-    numbers=edge.RangeFloat,
-    times=edge.RangeDateTime,
-    has_id=lambda ids: edge.HasIdCondition(set(ids)),
-)
-_OWN_INDEXES: Final[Mapping[str, edge.UuidIndexParams | edge.IntegerIndexParams]] = {
-    payload.PARTITION: edge.UuidIndexParams(is_tenant=True),
-    payload.TENANT: edge.UuidIndexParams(enable_hnsw=False),
-    payload.VERSION: edge.IntegerIndexParams(lookup=False, range=True, enable_hnsw=False),
-}
-
 
 class EdgeStore(IsolatedStore):
     """Vectors under ``root``, one Edge shard per (space, tenant incarnation); one process per shard.
@@ -53,7 +36,7 @@ class EdgeStore(IsolatedStore):
     """
 
     def __init__(self, root: Path, max_open: int = 64) -> None:
-        self._shards = ShardPool(root, max_open, _add_words)
+        self._shards = ShardPool(root, max_open, edge_models.add_words)
 
     def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
         """Build the graph when many points have none yet; True when it did.
@@ -94,7 +77,7 @@ class EdgeStore(IsolatedStore):
 
     def _prepare(self, scope: TenantScope, space: EmbeddingSpace, fields: Sequence[str]) -> None:
         path = self._path(scope, space)
-        self._shards.create(path, _config(space), _create_own_indexes)
+        self._shards.create(path, edge_models.config(space), edge_models.create_own_indexes)
         with self._shards.use(path) as shard:
             if shard is None:
                 raise StoreUnavailable(f"The vectors in {path} were removed while they were set up.")
@@ -110,7 +93,7 @@ class EdgeStore(IsolatedStore):
     ) -> None:
         condition = translate(guard, DIALECT)
         for part in sub_batches(points):
-            batch = [edge.Point(point.point_id, _vectors(point), point.payload) for point in part]
+            batch = [edge_models.point(new) for new in part]
             with self._shards.use(self._path(scope, space)) as shard:
                 self._existing(shard).update(edge.UpdateOperation.upsert_points(batch, condition=condition))
         with self._shards.use(self._path(scope, space)) as shard:
@@ -146,20 +129,12 @@ class EdgeStore(IsolatedStore):
         limit: int,
         score_threshold: float | None,
     ) -> list[Found]:
-        if isinstance(query, WordVector):
-            nearest = edge.Query.Nearest(edge.SparseVector(query.indices, query.weights), payload.WORDS)
-            # Needed in a shard of one tenant too: without a corpus, deleted points count.
-            corpus = edge.IdfParams(translate(where.corpus(), DIALECT))
-            params = edge.SearchParams(idf=corpus)
-        else:
-            nearest, params = edge.Query.Nearest(query, payload.VECTOR), None
         request = edge.QueryRequest(
             limit=limit,
-            query=nearest,
             filter=translate(where, DIALECT),
             with_payload=list(payload.HIT_KEYS),
             score_threshold=score_threshold,
-            params=params,
+            **edge_models.query_options(query, where),
         )
         with self._shards.use(self._path(scope, space)) as shard:
             hits = [] if shard is None else shard.query(request)
@@ -185,7 +160,8 @@ class EdgeStore(IsolatedStore):
         with self._shards.use(self._path(scope, space)) as shard:
             records, following = ([], None) if shard is None else shard.scroll(request)
         found = [
-            Found(str(record.id), record.payload or {}, vector=_dense(record.vector)) for record in records
+            Found(str(record.id), record.payload or {}, vector=edge_models.dense(record.vector))
+            for record in records
         ]
         return found, following
 
@@ -207,42 +183,6 @@ class EdgeStore(IsolatedStore):
         return shard
 
 
-def _scalar(value: str | int) -> Any:
-    # The binding takes Python's True for the integer 1, and numpy's for what it is.
-    return np.bool_(value) if isinstance(value, bool) else value
-
-
-def _vectors(point: NewPoint) -> dict[str, Any]:
-    vectors: dict[str, Any] = {payload.VECTOR: point.vector}
-    if point.words is not None:
-        vectors[payload.WORDS] = edge.SparseVector(point.words.indices, point.words.weights)
-    return vectors
-
-
-def _dense(vectors: Any) -> list[float] | None:
-    return vectors.get(payload.VECTOR) if vectors else None
-
-
-def _config(space: EmbeddingSpace) -> edge.EdgeConfig:
-    vector = edge.EdgeVectorParams(size=space.dimensions, distance=edge.Distance.Cosine)
-    return edge.EdgeConfig(
-        vectors={payload.VECTOR: vector},
-        sparse_vectors={payload.WORDS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-        # The engine's own defaults, written out because the constructor has none.
-        hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
-        # Every open shard has its own search threads.
-        max_search_threads=1,
-    )
-
-
-def _add_words(shard: edge.EdgeShard, config: Mapping[str, Any]) -> None:
-    """Make room for words in a shard that was made before there were any; its points get theirs when
-    they are written next."""
-    if payload.WORDS not in config.get("sparse_vectors", {}):
-        shard.update(edge.UpdateOperation.create_sparse_vector(payload.WORDS, modifier=edge.Modifier.Idf))
-        shard.flush()
-
-
 def _without_graph(shard: edge.EdgeShard) -> int:
     """Points that no graph covers; too few where deleted points wait for the engine to clear them away."""
     info = shard.info()
@@ -250,8 +190,3 @@ def _without_graph(shard: edge.EdgeShard) -> int:
     worded = edge.Filter(must=[edge.HasVectorCondition(payload.WORDS)])
     sparse = shard.count(edge.CountRequest(exact=True, filter=worded))
     return int(info.points_count - (info.indexed_vectors_count - sparse))
-
-
-def _create_own_indexes(shard: edge.EdgeShard) -> None:
-    for key, index in _OWN_INDEXES.items():
-        shard.update(edge.UpdateOperation.create_field_index(key, index))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from qdrant_client import QdrantClient, models
 
-from ray_app.errors import StoreRefused
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload, server_models
+from ray_app.store import server_setup as setup
 from ray_app.store.filters import Where, translate
 from ray_app.store.isolated import IsolatedStore
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.ranking import MAX_FETCH
-from ray_app.store.server_calls import CollectionExists, CollectionMissing, NotAppliedError, call
-from ray_app.store.server_models import DIALECT, collection_name, collection_settings, traffic_name
+from ray_app.store.server_calls import CollectionMissing, applied, call
+from ray_app.store.server_models import DIALECT, collection_name, traffic_name
 from ray_app.store.sizing import sub_batches
 from ray_app.store.updates import PayloadUpdate
 from ray_app.store.words import WordVector
@@ -57,7 +56,7 @@ class ServerStore(IsolatedStore):
         return cls(client, retry_budget=retry_budget)
 
     def check(self) -> str:
-        version = self._check_version()
+        version = setup.check_version(self._client, self._call)
         collections = self._call(self._client.get_collections).collections
         own = sum(collection.name.startswith("es_") for collection in collections)
         return f"Qdrant server {version}, {own} collections of embedding spaces"
@@ -68,67 +67,25 @@ class ServerStore(IsolatedStore):
     def _call(self, operation: Callable[[], T]) -> T:
         return call(operation, budget=self._retry_budget)
 
-    def _check_version(self) -> str:
-        """Raises StoreRefused for a server that would silently ignore a wall of ours."""
-        version = self._call(self._client.info).version
-        numbers = re.match(r"(\d+)\.(\d+)", version)
-        if not numbers or tuple(map(int, numbers.groups())) < server_models.OLDEST_SERVER:
-            needed = ".".join(map(str, server_models.OLDEST_SERVER))
-            raise StoreRefused(f"The Qdrant server is version {version}.", hint=f"Use {needed} or later.")
-        self._version_checked = True
-        return version
-
     def _exists(self, name: str) -> bool:
         if name not in self._known and self._call(partial(self._client.collection_exists, name)):
             self._known.add(name)
         return name in self._known
 
     def _forget(self, scope: TenantScope, space: EmbeddingSpace) -> None:
-        self._known -= {traffic_name(scope, space), collection_name(scope, space)}
+        self._known.discard(traffic_name(scope, space))
 
     def _prepare(self, scope: TenantScope, space: EmbeddingSpace, fields: Sequence[str]) -> None:
-        if not self._version_checked:
-            self._check_version()
-        name = collection_name(scope, space)
         # Asked again each time: a tenant removed by another process must not stay known.
         self._forget(scope, space)
-        if not self._exists(name):
-            self._create(name, collection_settings(scope, space))
-        info = self._call(partial(self._client.get_collection, name))
-        server_models.check_space(name, info, space)
-        if payload.WORDS not in (info.config.params.sparse_vectors or {}):
-            self._add_words(name)
-        self._index_fields(name, info.payload_schema, fields)
-        alias = traffic_name(scope, space)
-        if not self._exists(alias):
-            pointing = models.CreateAlias(collection_name=name, alias_name=alias)
-            create = [models.CreateAliasOperation(create_alias=pointing)]
-            self._call(partial(self._client.update_collection_aliases, create))
+        self._require_version()
+        setup.prepare(self._client, self._call, scope, space, fields)
 
-    def _create(self, name: str, settings: dict[str, Any]) -> None:
-        try:
-            self._call(partial(self._client.create_collection, name, **settings))
-        except CollectionExists:
-            return
-
-    def _add_words(self, name: str) -> None:
-        """Make room for words in a collection that was made before there were any.
-
-        Its points get theirs when they are written next.
-        """
-        added = server_models.ADDED_WORDS
-        self._apply(name, partial(self._client.create_vector_name, name, payload.WORDS, added, wait=True))
-
-    def _index_fields(self, name: str, existing: Collection[str], fields: Sequence[str]) -> None:
-        """Index our own keys and, as far as there is room, ``fields``.
-
-        Before the first point: graph links of a partition need its index when they are built.
-        """
-        wanted: dict[str, Any] = server_models.OWN_INDEXES | dict.fromkeys(fields, server_models.FIELD_INDEX)
-        missing = [key for key in wanted if key not in existing]
-        room = max(0, server_models.MAX_INDEXES - len(existing))
-        for key in missing[:room]:
-            self._call(partial(self._client.create_payload_index, name, key, wanted[key], wait=True))
+    def _require_version(self) -> None:
+        """Raises StoreRefused, once a process, for a server that would silently ignore a wall of ours."""
+        if not self._version_checked:
+            setup.check_version(self._client, self._call)
+            self._version_checked = True
 
     def _write(
         self, scope: TenantScope, space: EmbeddingSpace, points: Sequence[NewPoint], guard: Where
@@ -175,15 +132,8 @@ class ServerStore(IsolatedStore):
 
     def _apply(self, name: str, write: Callable[[], models.UpdateResult | list[models.UpdateResult]]) -> None:
         """Send a write until the server says that all of it is applied, not merely taken."""
-
-        def applied() -> None:
-            answer = write()
-            results = answer if isinstance(answer, list) else [answer]
-            if not results or any(item.status is not models.UpdateStatus.COMPLETED for item in results):
-                raise NotAppliedError
-
         try:
-            self._call(applied)
+            self._call(applied(write))
         except CollectionMissing:
             self._known.discard(name)
             raise
@@ -208,8 +158,8 @@ class ServerStore(IsolatedStore):
         score_threshold: float | None,
     ) -> list[Found]:
         options = server_models.query_options(query, where)
-        if isinstance(query, WordVector) and not self._version_checked:
-            self._check_version()
+        if isinstance(query, WordVector):
+            self._require_version()
 
         def read(name: str) -> list[models.ScoredPoint]:
             return self._client.query_points(

@@ -11,9 +11,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import httpx
+from qdrant_client import models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
@@ -40,6 +41,12 @@ _REFUSALS: Final = {
 }
 
 
+class Call(Protocol):
+    """Runs a call to the server, again while its failure is a passing one."""
+
+    def __call__(self, operation: Callable[[], T]) -> T: ...
+
+
 class CollectionMissing(StoreRefused):
     """The collection does not exist."""
 
@@ -56,6 +63,20 @@ class CollectionExists(StoreRefused):
 
 class NotAppliedError(Exception):
     """The server took a write but had not applied it when it answered; sending it again settles it."""
+
+
+def applied(
+    write: Callable[[], models.UpdateResult | list[models.UpdateResult]],
+) -> Callable[[], None]:
+    """``write``, failing until the server says that all of it is applied, not merely taken."""
+
+    def settle() -> None:
+        answer = write()
+        results = answer if isinstance(answer, list) else [answer]
+        if not results or any(item.status is not models.UpdateStatus.COMPLETED for item in results):
+            raise NotAppliedError
+
+    return settle
 
 
 def call(operation: Callable[[], T], *, budget: float, sleep: Callable[[float], None] = time.sleep) -> T:

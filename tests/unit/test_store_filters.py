@@ -12,13 +12,13 @@ import qdrant_edge
 from qdrant_client import models
 
 from ray_app.errors import InvalidFilter, IsolationViolation
-from ray_app.store import edge, server_models
+from ray_app.store import edge_models, server_models
 from ray_app.store.conditions import MAX_CLAUSES, MAX_VALUES, compile_conditions
 from ray_app.store.filters import AllOf, AnyOf, Bounds, Match, Where, require_tenant, translate
 from ray_app.store.port import Condition
 
 TENANT = UUID(int=1, version=4)
-DIALECTS = [pytest.param(edge.DIALECT, id="edge"), pytest.param(server_models.DIALECT, id="server")]
+DIALECTS = [pytest.param(edge_models.DIALECT, id="edge"), pytest.param(server_models.DIALECT, id="server")]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import qdrant_edge
 from ray_app.errors import StoreUnavailable
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import edge as edge_module
+from ray_app.store import edge_models
 from ray_app.store.edge import EdgeStore
+from ray_app.store.payload import NewPoint
 from ray_app.store.port import IndexKey
 from tests.support.edge_store import INDEX, SPACE, fill, shard_path, tenant
 from tests.support.vector_store_world import batch, meta, unit
@@ -57,7 +59,7 @@ class TestFiles:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(edge_module, "_create_own_indexes", crash)
+            patched.setattr(edge_models, "create_own_indexes", crash)
             with pytest.raises(KeyboardInterrupt):
                 store.ensure_index(tenant(), INDEX, [])
         assert not shard_path(tmp_path, tenant()).exists()
@@ -87,9 +89,9 @@ class TestFiles:
     ) -> None:
         """Its points are found by meaning as before, and by words from when they are next written."""
         with monkeypatch.context() as earlier:
-            earlier.setattr(edge_module, "_config", _config_without_words)
-            earlier.setattr(edge_module, "_add_words", lambda shard, config: None)
-            earlier.setattr(edge_module, "_vectors", lambda point: {"dense": point.vector})
+            earlier.setattr(edge_models, "config", _config_without_words)
+            earlier.setattr(edge_models, "add_words", lambda shard, written: None)
+            earlier.setattr(edge_models, "point", _point_without_words)
             before = EdgeStore(tmp_path)
             fill(before, tenant(), "1", "2")
             before.close()
@@ -132,3 +134,7 @@ def _config_without_words(space: EmbeddingSpace) -> qdrant_edge.EdgeConfig:
     vector = qdrant_edge.EdgeVectorParams(size=space.dimensions, distance=qdrant_edge.Distance.Cosine)
     graph = qdrant_edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
     return qdrant_edge.EdgeConfig(vectors={"dense": vector}, hnsw_config=graph)
+
+
+def _point_without_words(new: NewPoint) -> qdrant_edge.Point:
+    return qdrant_edge.Point(new.point_id, {"dense": new.vector}, new.payload)
