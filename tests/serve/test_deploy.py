@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def bare_site() -> Iterator[ServeSite]:
     """A head without a server."""
-    with new_site(local_model="stub:400") as site:
+    with new_site(local_model="stub:3000") as site:
         started = site.rowbeam("up", "--no-server")
         assert (started["changed"], started["server"]) == (["postgres", "ray"], None)
         yield site
@@ -49,7 +49,7 @@ def deploy(site: ServeSite, config: Path) -> None:
         timeout=PATIENCE,
         capture_output=True,
     )
-    wait_for(lambda: site.is_ready())
+    wait_for(site.is_ready)
 
 
 def test_serve_deploy_starts_it_and_it_grows_with_the_tokens_that_wait(
