@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import takewhile
 from typing import Final
 
 from ray_app.serving.buckets import Durations, TokenBucket
@@ -35,17 +35,6 @@ class UnderWay:
     tokens: int
     started: float
     settled: bool = False
-
-
-def wait_for_slot(started: list[float], ahead: int, expected: float, now: float) -> float:
-    """Seconds until the ``ahead``-th of the requests under way has ended, the oldest first.
-
-    One that has taken longer than ``expected`` already gets an even part of that time once more.
-    ``started`` has the oldest start first and is not empty.
-    """
-    rounds, place = divmod(ahead - 1, len(started))
-    by_age = started[place] + expected * (1 + rounds) - now
-    return max(by_age, ahead * expected / len(started))
 
 
 @dataclass(eq=False)
@@ -80,17 +69,18 @@ class Account:
         """Requests that may be under way here at once; at least one, however many routers there are."""
         return max(1, self.limits.concurrent_requests // self.routers)
 
-    @property
-    def queued_places(self) -> int:
-        return sum(place.in_queue for place in self.places)
+    def queue_before(self, place: Place | None) -> list[Place]:
+        """Those that wait for others to finish and were refused before ``place``; None comes after all."""
+        seniors = takewhile(lambda other: other is not place, self.places)
+        return [other for other in seniors if other.in_queue]
 
     @property
-    def queued_place_tokens(self) -> int:
+    def promised_tokens(self) -> int:
         return sum(place.tokens for place in self.places if place.in_queue)
 
     def is_active(self) -> bool:
         """Whether it has a part in the queue, now or promised."""
-        return bool(self.under_way) or self.queued_places > 0
+        return bool(self.under_way) or any(place.in_queue for place in self.places)
 
     def is_idle(self, now: float) -> bool:
         """Whether it stands as a new account would, so that forgetting it changes nothing."""
@@ -107,14 +97,14 @@ class Account:
         return max(self.requests.wait(1, now), self.tokens.wait(tokens, now))
 
     def slot_wait(self, place: Place | None, now: float) -> float:
-        """Seconds until one more request may be under way; those with a place go first."""
-        waiting = 0 if place else self.queued_places
-        ahead = len(self.under_way) + waiting + 1 - self.slots
-        if ahead <= 0:
+        """Seconds until one more request may be under way; 0 when it may now. Others' places go first, but
+        one who is back in time need not wait for those who are not."""
+        before = self.queue_before(place)
+        over = len(self.under_way) + 1 - self.slots
+        if (over if place else over + len(before)) <= 0:
             return 0.0
-        started = list(islice((request.started for request in self.under_way), self.slots))
-        expected = self.durations.expected
-        return wait_for_slot(started, ahead, expected, now) if started else ahead * expected
+        started = [request.started for request in self.under_way]
+        return self.durations.forecast(started, self.slots, [each.due for each in before], now)
 
     def keep_place(self, tokens: int, wait: float, now: float, *, in_queue: bool) -> Place | None:
         """Remember what a refused request needs, unless too many or too long waits are kept already."""

@@ -20,7 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from ray_app.errors import Overloaded, RateLimited
-from ray_app.serving.accounts import Account, Place, UnderWay, wait_for_slot
+from ray_app.serving.accounts import Account, Place, UnderWay
 from ray_app.serving.buckets import Durations
 from ray_app.serving.options import ServingOptions
 from ray_app.serving.port import Load
@@ -151,27 +151,44 @@ class Admission:
 
     def _room_wait(self, account: Account, tokens: int, place: Place | None, load: Load, now: float) -> float:
         """Seconds until the queue has room; 0 when it has."""
-        queued = max(self._tokens, load.queued_tokens / self._routers)
-        promised = account.queued_place_tokens
         tenants = len(self._active) + (account not in self._active)
-        lacking = QueueRoom(
-            self._max_tokens, queued, account.held_tokens, promised, self._promised_tokens - promised, tenants
-        ).lacking(tokens, has_place=place is not None)
+        return max(
+            self._token_wait(account, tokens, place, load, tenants, now),
+            self._request_wait(account, place, tenants, now),
+        )
+
+    def _token_wait(
+        self, account: Account, tokens: int, place: Place | None, load: Load, tenants: int, now: float
+    ) -> float:
+        queued = max(self._tokens, load.queued_tokens / self._routers)
+        before = account.queue_before(place)
+        promised = sum(each.tokens for each in before)
+        others = self._promised_tokens - account.promised_tokens
+        room = QueueRoom(self._max_tokens, queued, account.held_tokens, promised, others, tenants)
+        lacking = room.lacking(tokens, has_place=place is not None)
+        if lacking <= 0:
+            return 0.0
         speed = load.tokens_per_second / self._routers
-        for_tokens = lacking / speed if speed else self._durations.expected
-        for_tokens = for_tokens if lacking > 0 else 0.0
-        return max(for_tokens, self._request_wait(account, place, tenants, now))
+        if not speed:
+            return self._durations.expected
+        # Whoever is before it leaves no room, when it is there, but what drains from then on.
+        last = max((each.due - now for each in before), default=0.0)
+        return max(lacking / speed, last + min(tokens, self._max_tokens) / speed if before else 0.0)
 
     def _request_wait(self, account: Account, place: Place | None, tenants: int, now: float) -> float:
-        taken, held, promised = len(self._under_way), len(account.under_way), account.queued_places
-        lacking = QueueRoom(
-            self._max_requests, taken, held, promised, self._promised_requests - promised, tenants
-        ).lacking(1, has_place=place is not None)
+        taken, held = len(self._under_way), len(account.under_way)
+        before = account.queue_before(place)
+        others = self._promised_requests - len(account.queue_before(None))
+        room = QueueRoom(self._max_requests, taken, held, len(before), others, tenants)
+        lacking = room.lacking(1, has_place=place is not None)
         if lacking <= 0:
             return 0.0
         started = [request.started for request in self._under_way]
-        ahead, expected = math.ceil(lacking), self._durations.expected
-        return wait_for_slot(started, ahead, expected, now) if started else ahead * expected
+        # Of the others' places only a number is known here; they are as good as begun.
+        ahead = taken + len(before) + (others if room.counts_others(1) else 0)
+        started += [now] * (ahead - taken - len(before))
+        slots = max(1, ahead + 1 - math.ceil(lacking))
+        return self._durations.forecast(started, slots, [each.due for each in before], now)
 
     def _keep_place(
         self, account: Account, tokens: int, place: Place | None, wait: float, now: float, *, in_queue: bool

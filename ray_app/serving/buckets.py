@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 _MINUTE: Final = 60.0
@@ -74,7 +76,24 @@ class Durations:
         self._deviation += (abs(seconds - self._mean) - self._deviation) / 4
         self._mean += (seconds - self._mean) / 8
 
+    def forecast(self, started: Sequence[float], slots: int, dues: Iterable[float], now: float) -> float:
+        """Seconds until a slot of ``slots`` is free for one more request.
+
+        ``started``: when each request under way began, the oldest first. ``dues``: when those will begin
+        that have a slot promised. One that has taken longer than usual gets a share of that time again.
+        """
+        mean = max(_SHORTEST, self._at_first if self._mean is None else self._mean)
+        overdue = sum(start + mean <= now for start in started)
+        ends = [now + mean * (turn + 1) / len(started) for turn in range(overdue)]
+        ends += [start + mean for start in started[overdue:]]
+        free = sorted(ends)[max(0, len(ends) - slots) :] + [now] * (slots - len(ends))
+        heapq.heapify(free)
+        for due in sorted(dues):
+            heapq.heapreplace(free, max(free[0], due) + mean)
+        # Once, not for each that is ahead: of many durations in a row the deviations cancel out.
+        return max(_SHORTEST, free[0] - now + self._deviation)
+
     @property
     def expected(self) -> float:
-        """Mean plus deviation; ``at_first`` before the first request has ended."""
-        return self._at_first if self._mean is None else max(_SHORTEST, self._mean + self._deviation)
+        """Seconds that most requests keep within; ``at_first`` before one has ended."""
+        return self.forecast((), 1, (0.0,), 0.0)

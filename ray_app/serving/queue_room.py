@@ -24,7 +24,7 @@ class QueueRoom:
     taken: float
     #: The tenant's own part of ``taken``.
     held: float
-    #: Promised to requests of the tenant that were told to come back.
+    #: Promised to requests of the tenant that were told to come back earlier than this one.
     promised: float
     #: Promised to those of other tenants.
     promised_others: float
@@ -32,17 +32,24 @@ class QueueRoom:
     tenants: int
 
     def lacking(self, need: float, *, has_place: bool) -> float:
-        """What has to drain before ``need`` fits; 0 or less when it fits now.
+        """What has to drain before ``need`` fits, after all that is promised; 0 when it fits now.
 
-        Promises hold back who comes later. Those of other tenants do so only beyond an equal share, for else
-        a tenant could keep all others out by being refused often. Never more than all that is ahead,
-        so a request larger than the queue is let in when that is empty.
+        Promises hold back who comes later, not who is back in time. Those of other tenants do so only beyond
+        an equal share, for else a tenant could keep all others out by being refused often. Never
+        more than all that is ahead, so a request larger than the queue is let in when that is empty.
         """
-        ahead = self.taken
-        if not has_place:
-            ahead += self.promised
-            if self.held + self.promised + need > self.limit / self.tenants:
-                ahead += self.promised_others
+        ahead = self.taken + self.promised
+        if self.counts_others(need):
+            ahead += self.promised_others
+        if self._beyond(need, self.taken if has_place else ahead) <= 0:
+            return 0.0
+        return self._beyond(need, ahead)
+
+    def counts_others(self, need: float) -> bool:
+        """Whether the tenant is beyond its equal share, where others' promises go first."""
+        return self.held + self.promised + need > self.limit / self.tenants
+
+    def _beyond(self, need: float, ahead: float) -> float:
         free = self.limit - ahead
         fits = min(need, self.limit) - free
         share = (self.held + need) / _SHARE_OF_FREE - free if self.held else fits

@@ -158,6 +158,43 @@ def test_whoever_waits_as_long_as_told_is_let_in(plan: list[tuple[float, int, in
             heapq.heappush(events, (back, serial, size, true_size, late, kept))
 
 
+@given(
+    st.lists(st.floats(0, 10), min_size=1, max_size=30),
+    st.integers(1, 4),
+    st.sampled_from(["slots", "requests"]),
+)
+@settings(deadline=None)
+def test_where_requests_take_equally_long_the_wait_for_a_slot_is_true(
+    gaps: list[float], slots: int, limit: str
+) -> None:
+    """Each comes back once at the most, however many wait."""
+    world = World(max_requests=slots) if limit == "requests" else World()
+    acme = tenant(concurrent_requests=slots if limit == "slots" else 64)
+    took = 4.0
+    for _ in range(3):
+        held = Held(world, acme, 0)
+        world.now += took
+        held.end()
+    # When, whether it comes after those that end, a serial; what ends, or the size that it is known by.
+    events: list[tuple[float, int, int, Held | None, bool]] = []
+    at = world.now
+    for serial, gap in enumerate(gaps):
+        at += gap
+        heapq.heappush(events, (at, 1, serial, None, False))
+    while events:
+        world.now, _, serial, ending, obeyed = heapq.heappop(events)
+        if ending is not None:
+            ending.end()
+            continue
+        try:
+            request = Held(world, acme, serial)
+        except (RateLimited, Overloaded) as refused:
+            assert not obeyed, "it came back when it was told to"
+            heapq.heappush(events, (world.now + refused.retry_after, 1, serial, None, True))
+            continue
+        heapq.heappush(events, (world.now + took, 0, serial, request, False))
+
+
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.integers(0, 150), st.integers(0, 150)), max_size=40))
 def test_every_token_is_charged_or_given_back(plan: list[tuple[Tenant, int, int]]) -> None:
     world = World()
