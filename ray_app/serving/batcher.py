@@ -7,7 +7,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -16,6 +15,7 @@ import numpy as np
 from ray_app.encoders.batching import BatchBudget, budget_batches
 from ray_app.encoders.port import Encoded
 from ray_app.errors import ItemError, ProviderUnavailable, RowbeamError
+from ray_app.serving.batcher_stats import BatcherStats
 from ray_app.serving.encoder_thread import PROBE, Encode, EncoderThread
 from ray_app.serving.fair_queue import FairQueue
 from ray_app.serving.pending import PendingCall, WaitingText
@@ -27,31 +27,6 @@ from ray_app.serving.speed import Speed
 #: 14 % of four (computed); the texts of one large call come sorted and pad little in any number.
 PASSES: Final = 2
 _CLOSED: Final = "The local model was closed."
-
-
-@dataclass(frozen=True)
-class BatcherStats:
-    """What a batcher has before it, and what it has done since it was made."""
-
-    load: Load
-    #: Tokens that wait, those being encoded not counted.
-    waiting_interactive: int
-    waiting_bulk: int
-    batches: int
-    #: Texts encoded; equal ones that were encoded together count once.
-    texts: int
-    #: Tokens read, and positions computed for them, padding included.
-    tokens: int
-    padded_tokens: int
-
-    @property
-    def texts_per_batch(self) -> float:
-        return self.texts / self.batches if self.batches else 0.0
-
-    @property
-    def padding(self) -> float:
-        """The share of the work that went into padding, 0 to 1."""
-        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
 
 class TokenBatcher:

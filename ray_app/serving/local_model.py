@@ -14,7 +14,8 @@ from ray_app.encoders.stub import STUB_NAME, StubOptions
 from ray_app.errors import ConfigError, ProviderUnavailable
 from ray_app.providers.local import encoder_loader, name_on
 from ray_app.providers.port import Embedded
-from ray_app.serving.batcher import PASSES, BatcherStats, TokenBatcher
+from ray_app.serving.batcher import PASSES, TokenBatcher
+from ray_app.serving.batcher_stats import BatcherStats
 from ray_app.serving.port import EmbedCall, Purpose
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
