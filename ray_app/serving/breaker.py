@@ -42,7 +42,7 @@ class BreakerPolicy:
     cool_down: float = 1.0
     longest_cool_down: float = 60.0
     refused_cool_down: float = 30.0
-    longest_refused_cool_down: float = 600.0
+    longest_refused_cool_down: float = 300.0
     #: First wait after a 429 that does not say how long; doubles while no request succeeds.
     throttle: float = 1.0
     #: No wait is longer, whatever the endpoint asks for.

@@ -78,6 +78,16 @@ def test_callers_leave_before_jobs_that_came_earlier() -> None:
     run_virtual(main())
 
 
+def test_small_requests_of_jobs_do_not_slip_past_a_large_one_of_a_caller() -> None:
+    async def main() -> None:
+        rate = budget(tokens=6000)
+        await rate.take(600, CALLER)
+        left = await departures(rate, [(500, CALLER), *[(10, JOB)] * 20])
+        assert left[0][1] == 500
+
+    run_virtual(main())
+
+
 def test_jobs_leave_a_reserve_for_callers() -> None:
     async def main() -> None:
         rate = budget(tokens=60_000)

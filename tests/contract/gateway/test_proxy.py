@@ -21,7 +21,7 @@ from ray_app.serving.cost_budget import most_tokens
 from ray_app.serving.port import Lane, Purpose
 from ray_app.serving.rate_budget import BURST_SHARE
 from tests.support import fake_gateway_steps as fake
-from tests.support.gateway_helpers import TEXTS, assert_embedded, expected
+from tests.support.gateway_helpers import TEXTS, assert_embedded, expected, until
 from tests.support.proxy_site import ProxySite
 
 
@@ -112,8 +112,11 @@ def test_a_caller_that_hangs_up_is_charged_for_what_is_on_the_wire(proxy_site: P
                 await call
 
     asyncio.run(main())
-    assert 0 < len(proxy_site.gateway.requests) < 100, "nothing more is sent"
+    requests = proxy_site.gateway.requests
+    until(lambda: all(request.status for request in requests))
+    assert 0 < len(requests) < 100, "nothing more is sent"
     charged = proxy_site.gateway.charged
+    assert charged > 0
     assert proxy_site.recorded() == (charged, Decimal(charged))
 
 
