@@ -27,7 +27,7 @@ from ray_app.db.idempotency import MAX_KEY
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.errors import ConflictError
 from ray_app.planning import make_plan
-from ray_app.reports import JobProgress, JobState
+from ray_app.reports import JobProgress, JobState, Plan
 from ray_app.tenants import Tenant
 
 _PATH: Final = "/v1/backfills"
@@ -92,16 +92,18 @@ async def plan_backfill(
     services: FromServices, caller: FromTenant, body: BackfillRequest | None = None
 ) -> PlanBody:
     asked = body or BackfillRequest()
-    async with services.surveys:
-        plan = await services.in_thread(
-            make_plan,
+
+    def plan() -> Plan:
+        return make_plan(
             services.workspace,
             caller.tenant,
             tables=asked.tables,
             vector_types=asked.vector_types,
             prefer=asked.prefer,
         )
-    return PlanBody.of(plan)
+
+    made = await services.surveys.run(caller.tenant, lambda: services.in_thread(plan))
+    return PlanBody.of(made)
 
 
 @router.get(f"{_PATH}/{{job_id}}", summary="One job: its state, progress, counts and cost")

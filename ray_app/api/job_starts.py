@@ -53,7 +53,8 @@ async def start_job(
 async def _start(
     services: Services, tenant: Tenant, queue: Callable[[], QueuedJob | None]
 ) -> JobProgress | None:
-    queued = await services.in_thread(queue)
+    # Cutting the work looks at whole tables.
+    queued = await services.surveys.run(tenant, lambda: services.in_thread(queue))
     if queued is None:
         return None
     if queued.to_start:

@@ -13,15 +13,17 @@ from ray_app.api.reports_models import CoverageBody, CoverageList, UsageAnswer
 from ray_app.api.services import FromServices
 from ray_app.coverage import coverage
 from ray_app.db.usage import MAX_DAYS, read_report
-from ray_app.reports import UsageReport
+from ray_app.reports import CoverageRow, UsageReport
 
 router = APIRouter(prefix="/v1", tags=["reports"], dependencies=[Depends(admitted)])
 
 
 @router.get("/coverage", summary="How much of each index is in step with its table; reads whole tables")
 async def get_coverage(services: FromServices, caller: FromTenant) -> CoverageList:
-    async with services.surveys:
-        rows = await services.in_thread(coverage, services.workspace, caller.tenant)
+    def read() -> list[CoverageRow]:
+        return coverage(services.workspace, caller.tenant)
+
+    rows = await services.surveys.run(caller.tenant, lambda: services.in_thread(read))
     return CoverageList(coverage=[CoverageBody.model_validate(row) for row in rows])
 
 

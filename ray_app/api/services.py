@@ -11,6 +11,7 @@ import anyio
 from fastapi import Depends, Request
 
 from ray_app.api.authentication import Authenticator
+from ray_app.api.surveys import Surveys
 from ray_app.records.directory import IndexDirectory
 from ray_app.serving.admission import Admission
 from ray_app.serving.options import ServingOptions
@@ -26,7 +27,6 @@ T = TypeVar("T")
 #: Threads for calls of Postgres and the store; as many as the engine's pool has connections, so that
 #: a burst waits here, in order, and not for a connection until that times out.
 THREADS: Final = 8
-SURVEYS: Final = 2
 
 
 class JobSubmitter(Protocol):
@@ -49,8 +49,7 @@ class Services:
     jobs: JobSubmitter
     options: ServingOptions
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
-    #: Entered around what reads whole tables, so that it never takes all threads.
-    surveys: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SURVEYS))
+    surveys: Surveys = field(default_factory=Surveys)
 
     @cached_property
     def directory(self) -> IndexDirectory:
