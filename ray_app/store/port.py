@@ -156,7 +156,10 @@ class VectorStore(Protocol):
         """
 
     def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
-        """A record's vectors, float32 of shape (chunks, dimensions), by chunk; (0, dimensions) for none."""
+        """A record's vectors, float32 of shape (chunks, dimensions), by chunk; (0, dimensions) for none.
+
+        Scaled to length 1, as the store keeps them.
+        """
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         """Exact number of points of the index."""
