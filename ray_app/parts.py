@@ -7,7 +7,7 @@ encoder turns them into vectors, the writer stores it whole, in one ledger trans
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any
@@ -87,31 +87,50 @@ class Part:
     ) -> Part:
         """The part with ``vectors`` for its texts, without the records named in ``faults``."""
         bad = {fault.record_id for fault in faults}
-        keep = [place for place, record in enumerate(self.record_ids) if record not in bad]
+        # A dead record keeps its former vectors, tail included, until it can be embedded.
+        left = replace(self, vectors=vectors).without(bad)
         counts = replace(
             self.counts,
-            embedded=len({self.record_ids[place] for place in keep}),
+            embedded=len(set(left.record_ids)),
             dead=self.counts.dead + len(bad),
-            chunks=len(keep),
+            chunks=len(left.record_ids),
         )
         return replace(
-            self,
+            left,
             counts=counts,
+            faults=[*self.faults, *faults],
+            provider=provider,
+            tokens=tokens,
+            cost=cost,
+            seconds=seconds,
+        )
+
+    def without(self, records: Set[str]) -> Part:
+        """The part with nothing to write for ``records``; its counts stay: they were read, and paid for."""
+        keep = [place for place, record in enumerate(self.record_ids) if record not in records]
+        return replace(
+            self,
             record_ids=[self.record_ids[place] for place in keep],
             chunk_numbers=[self.chunk_numbers[place] for place in keep],
             texts=[self.texts[place] for place in keep],
             hashes=[self.hashes[place] for place in keep],
             data=[self.data[place] for place in keep],
             updated_at=[self.updated_at[place] for place in keep],
-            # A dead record keeps its former vectors, tail included, until it can be embedded.
-            drops=[drop for drop in self.drops if drop[0] not in bad],
-            faults=[*self.faults, *faults],
-            vectors=vectors[keep],
-            provider=provider,
-            tokens=tokens,
-            cost=cost,
-            seconds=seconds,
+            drops=[drop for drop in self.drops if drop[0] not in records],
+            refreshes=[change for change in self.refreshes if change.record_id not in records],
+            faults=[fault for fault in self.faults if fault.record_id not in records],
+            vectors=None if self.vectors is None else self.vectors[keep],
         )
+
+    @property
+    def written_records(self) -> set[str]:
+        """The records that writing the part changes anything of."""
+        return {
+            *self.record_ids,
+            *(record for record, _ in self.drops),
+            *(change.record_id for change in self.refreshes),
+            *(fault.record_id for fault in self.faults),
+        }
 
     def to_row(self) -> dict[str, Any]:
         """Columns of a Ray Data row. Nested values travel as JSON, vectors as little-endian float32 bytes."""

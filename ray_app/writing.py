@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from ray_app.db import ledger, ranges
+from ray_app.db import ledger, ranges, records
 from ray_app.db.registry import lock_active
 from ray_app.outage import ride_out
 from ray_app.parts import Part
@@ -71,15 +71,9 @@ class PartWriter:
             UnknownTenant: the tenant is being removed.
             StoreUnavailable, DatabaseUnavailable: still down after the budget.
         """
-        index = IndexKey(part.table, part.vector_type, space)
-        if part.record_ids or part.drops or part.refreshes:
-            ride_out(self._fence, budget=self._budget, what="The ledger")
-            ride_out(
-                lambda: store_points(self._store, self._scope, index, part),
-                budget=self._budget,
-                what="The vector store",
-            )
-        counted = ride_out(lambda: self._record(space, part), budget=self._budget, what="The ledger")
+        counted = ride_out(
+            lambda: self._settle(space, part), budget=self._budget, what="The ledger or the vector store"
+        )
         return Receipt(
             seq=part.key.seq,
             counted=counted,
@@ -90,17 +84,23 @@ class PartWriter:
             errors=tuple(f"{part.table} {fault.record_id}: {fault.message}" for fault in part.faults),
         )
 
-    def _fence(self) -> None:
-        # Without this, points of a tenant that is being removed could land after its purge.
+    def _settle(self, space: EmbeddingSpace, part: Part) -> bool:
+        incarnation, ids = self._scope.incarnation, part.written_records
         with self._ledger.begin() as connection:
-            lock_active(connection, self._scope.incarnation)
-
-    def _record(self, space: EmbeddingSpace, part: Part) -> bool:
-        with self._ledger.begin() as connection:
-            lock_active(connection, self._scope.incarnation)
+            # Until the end of this, points of a tenant that is being removed cannot land after its purge,
+            # and no push can come between what is compared here and what is written.
+            if ids:
+                records.lock_records(connection, incarnation, part.table, ids)
+            lock_active(connection, incarnation)
+            newer = records.newer_records(
+                connection, incarnation, part.table, part.vector_type, ids, part.version
+            )
+            # A push after the part was read knows better: also of chunks that it has made superfluous.
+            left = part.without(newer) if newer else part
+            store_points(self._store, self._scope, IndexKey(part.table, part.vector_type, space), left)
             if not ranges.settle_part(connection, part):
                 return False
-            ledger.write_part(connection, self._scope, space, part)
+            ledger.write_part(connection, self._scope, space, left)
             return True
 
 

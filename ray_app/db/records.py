@@ -58,10 +58,39 @@ def newest_version(connection: Connection, incarnation: UUID, table: str, record
     return int(connection.scalar(query) or 0)
 
 
+def newer_records(
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    record_ids: Iterable[str],
+    version: int,
+) -> set[str]:
+    """Which of these records have vectors of one type that are of a later version."""
+    vectors = qdrant_vectors.c
+    query = (
+        select(vectors.record_id)
+        .distinct()
+        .where(
+            vectors.incarnation == incarnation,
+            vectors.table_name == table,
+            vectors.vector_type == vector_type,
+            vectors.record_id == func.any(list(record_ids)),
+            vectors.version > version,
+        )
+    )
+    return set(connection.scalars(query))
+
+
 def advance_times(
-    connection: Connection, incarnation: UUID, table: str, vector_type: str, times: Mapping[str, int]
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    times: Mapping[str, int],
+    version: int,
 ) -> None:
-    """Note the rows' own times of records whose vectors stay as they are."""
+    """Note that records whose vectors stay were seen at ``version``, and their rows' own times."""
     if not times:
         return
     records = literal(list(times), ARRAY(Text))
@@ -76,7 +105,7 @@ def advance_times(
             vectors.vector_type == vector_type,
             vectors.record_id == newer.c.record_id,
         )
-        .values(updated_at=newer.c.updated_at)
+        .values(updated_at=newer.c.updated_at, version=version)
     )
 
 

@@ -176,6 +176,6 @@ def _record(connection: Connection, scope: TenantScope, upsert: IndexUpsert, dra
     index = upsert.reader.index
     where = (scope.incarnation, index.table, index.vector_type)
     ledger.write_part(connection, scope, index.space, draft.part, charge=False)
-    records.advance_times(connection, *where, draft.times)
+    records.advance_times(connection, *where, draft.times, draft.part.version)
     if draft.revived:
         records.forget_letters(connection, *where, draft.revived)

@@ -15,12 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 
-from ray_app.backfilling import create_backfill
-from ray_app.db import ledger
+from ray_app.backfilling import create_backfill, ensure_indexes
+from ray_app.db import ledger, ranges
 from ray_app.db.dead_letters import list_open
 from ray_app.db.indexes import list_indexes
+from ray_app.db.jobs import take_job
 from ray_app.db.schema import qdrant_vectors
 from ray_app.encoders.stub import POISON
+from ray_app.encoding import encode_part
 from ray_app.errors import (
     InvalidRecord,
     PermissionDenied,
@@ -31,6 +33,7 @@ from ray_app.errors import (
     UnknownVectorType,
 )
 from ray_app.planning import make_plan
+from ray_app.reading import RangeReader
 from ray_app.records.planning import Outcome
 from ray_app.records.pushing import Push
 from ray_app.settings import Settings
@@ -38,6 +41,7 @@ from ray_app.spaces import VectorType
 from ray_app.store.edge import EdgeStore
 from ray_app.tenants import Placement
 from ray_app.workspace import Workspace
+from ray_app.writing import PartWriter
 from tests.support.pushes import TABLE, PushSite
 
 NUMBERS = count(1)
@@ -349,6 +353,74 @@ def test_the_source_clock_may_be_set_back(site: PushSite) -> None:
     assert site.snippets() == {"1": ["after"]}
     with site.workspace.ledger.connect() as connection:
         assert connection.scalar(select(qdrant_vectors.c.version)) is not None
+
+
+class _Job:
+    """A backfill of ``issues``, stopped between reading its rows and writing them."""
+
+    def __init__(self, site: PushSite) -> None:
+        self._site = site
+        job = take_job(site.workspace.ledger, create_backfill(site.workspace, site.tenant, tables=[TABLE]))
+        pinned = list_indexes(site.workspace.ledger, site.tenant.incarnation)
+        ensure_indexes(site.workspace, site.store, site.tenant, pinned.values())
+        self._space = pinned[TABLE, VectorType.CONTENT].space
+        reader = RangeReader(
+            site.workspace.reader(site.tenant, pinned[TABLE, VectorType.CONTENT]),
+            site.workspace.source,
+            site.workspace.ledger,
+            outage_budget=0,
+        )
+        provider = site.workspace.providers.provider_for(self._space)
+        self._parts = [
+            encode_part(part, provider)
+            for work in ranges.pending(site.workspace.ledger, job.job_id)
+            for part in reader.read(job.job_id, job.run, work)
+        ]
+
+    def write(self) -> None:
+        site = self._site
+        writer = PartWriter(
+            site.workspace.registry.scope(site.tenant), site.store, site.workspace.ledger, outage_budget=0
+        )
+        for part in self._parts:
+            assert writer.write(part, self._space).counted
+
+
+def insert(site: PushSite, record: int, description: str) -> None:
+    with site.workspace.source.begin() as connection:
+        connection.execute(
+            text("INSERT INTO issues (client_id, id, description) VALUES (1, :id, :description)"),
+            {"id": record, "description": description},
+        )
+
+
+def test_a_job_that_read_a_longer_text_before_a_push_leaves_no_chunks_of_it(site: PushSite) -> None:
+    insert(site, 1, LONG)
+    job = _Job(site)
+    site.push({"id": 1, "description": "short"})
+    job.write()
+    assert site.snippets() == {"1": ["short"]}
+    site.check_exact()
+
+
+def test_a_job_that_read_a_shorter_text_before_a_push_takes_no_chunks_from_it(site: PushSite) -> None:
+    site.push({"id": 1, "description": f"once {LONG}"})
+    insert(site, 1, "short")
+    job = _Job(site)
+    site.push({"id": 1, "description": LONG})
+    job.write()
+    assert len(site.snippets()["1"]) == 3
+    assert site.outcomes({"id": 1, "description": LONG}) == {"1": "unchanged"}
+    site.check_exact()
+
+
+def test_a_job_that_missed_a_row_before_it_was_pushed_leaves_it(site: PushSite) -> None:
+    site.push({"id": 1, "summary": "before"}, {"id": 2, "summary": "gone from its table"})
+    job = _Job(site)  # neither row is in the table
+    site.push({"id": 1, "summary": "just now"})
+    job.write()
+    assert site.snippets() == {"1": ["just now"]}
+    site.check_exact()
 
 
 def test_a_thousand_rows_in_one_call(site: PushSite) -> None:
