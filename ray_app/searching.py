@@ -7,7 +7,7 @@ library and the command line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ray_app.db.indexes import list_indexes
 from ray_app.errors import InputError, UnknownRecord, UnknownTable
+from ray_app.fusion import best_first, fuse
 from ray_app.reports import SearchHit
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import Condition, Hit, IndexKey, VectorStore
@@ -24,10 +25,6 @@ from ray_app.tenants import Tenant, TenantScope
 from ray_app.workspace import Workspace
 
 Vector = npt.NDArray[np.float32]
-#: Of reciprocal rank fusion: how little the first ranks count for more than the next ones. The value of
-#: Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet and individual rank
-#: learning methods", SIGIR 2009.
-RRF_K: Final = 60
 #: Hits of each list that are fused, when fewer are asked for: a record that is tenth in both lists
 #: should beat one that is fifth in one.
 FUSED_DEPTH: Final = 100
@@ -177,18 +174,6 @@ def find(store: VectorStore, scope: TenantScope, query: Query) -> Answer:
     return Answer(lists[0][: query.limit], Scoring.COSINE)
 
 
-def fuse(lists: Iterable[Sequence[SearchHit]]) -> list[SearchHit]:
-    """Lists of hits, best first, as one: a hit scores the sum of 1 / (RRF_K + its rank, from 1) over them."""
-    scores: dict[tuple[str, str], float] = {}
-    hits: dict[tuple[str, str], SearchHit] = {}
-    for found in lists:
-        for rank, hit in enumerate(found, start=1):
-            key = (hit.table, hit.record_id)
-            scores[key] = scores.get(key, 0.0) + 1 / (RRF_K + rank)
-            hits.setdefault(key, hit)
-    return _best_first(replace(hit, score=scores[key]) for key, hit in hits.items())
-
-
 def _by_vector(
     store: VectorStore, scope: TenantScope, query: Query, space: EmbeddingSpace, depth: int
 ) -> list[SearchHit]:
@@ -207,7 +192,7 @@ def _by_vector(
             score_threshold=query.score_threshold,
         )
         found += _named(index, hits, query)
-    return _best_first(found)
+    return best_first(found)
 
 
 def _by_words(
@@ -223,11 +208,6 @@ def _named(index: IndexKey, hits: Iterable[Hit], query: Query) -> list[SearchHit
         for hit in hits
         if (index.table, hit.record_id) != query.without
     ]
-
-
-def _best_first(hits: Iterable[SearchHit]) -> list[SearchHit]:
-    """Equal scores in one order, whatever order they came in."""
-    return sorted(hits, key=lambda hit: (-hit.score, hit.table, hit.record_id))
 
 
 def search(
