@@ -25,8 +25,20 @@ _OBEYED: Final = frozenset(
 _REQUEST_ID: Final = b"x-request-id"
 #: What the API takes for an id too; Serve would put anything into its answers and logs.
 _USABLE: Final = re.compile(rb"[!-~]{1,128}")
-#: Statuses that Serve answers with where there is no application, or no replica that lives.
-_NOT_UP: Final = frozenset({404, 503})
+#: The API answers all its own errors in JSON, defects too: what is not JSON is Serve's, which has no
+#: application to send the request to, or has lost the replica that had it.
+_UNAVAILABLE: Final = json.dumps(
+    {
+        "error": {
+            "message": "The server is starting, shutting down or has lost a part that is being replaced.",
+            "type": "server_error",
+            "param": None,
+            "code": "unavailable",
+        }
+    }
+).encode()
+#: Seconds until a replica is replaced, or nearly.
+_RETRY_AFTER: Final = b"3"
 
 
 def middlewares() -> list[Middleware]:
@@ -49,7 +61,7 @@ class Edge:
 
 
 class _Reshaping:
-    """Replaces the text of an error that is not JSON, and so not the API's."""
+    """Answers 503 in place of an error that is not the API's."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -58,16 +70,15 @@ class _Reshaping:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and _is_bare_error(message):
             self._replaced = True
-            status, body = _error(message["status"])
             request_id = [pair for pair in message["headers"] if pair[0].lower() == _REQUEST_ID]
             headers = [
                 (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                *([(b"retry-after", b"5")] if status == 503 else []),
+                (b"content-length", str(len(_UNAVAILABLE)).encode()),
+                (b"retry-after", _RETRY_AFTER),
                 *request_id,
             ]
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self._send({"type": "http.response.body", "body": body})
+            await self._send({"type": "http.response.start", "status": 503, "headers": headers})
+            await self._send({"type": "http.response.body", "body": _UNAVAILABLE})
         elif not self._replaced:
             await self._send(message)
 
@@ -80,13 +91,3 @@ def _passes(name: bytes, value: bytes) -> bool:
 def _is_bare_error(message: Message) -> bool:
     kinds = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
     return message["status"] >= 400 and not any(kind.startswith(b"application/json") for kind in kinds)
-
-
-def _error(status: int) -> tuple[int, bytes]:
-    """The status and body in place of Serve's own."""
-    if status in _NOT_UP:
-        status, text, code = 503, "The server is starting or shutting down.", "unavailable"
-    else:
-        status, text, code = max(status, 500), "The server failed to answer this request.", "internal_error"
-    error = {"message": text, "type": "server_error", "param": None, "code": code}
-    return status, json.dumps({"error": error}).encode()

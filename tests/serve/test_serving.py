@@ -81,6 +81,8 @@ def test_pushed_rows_are_there_when_the_call_returns(site: ServeSite, key: str) 
         assert put.json()["counts"]["embedded"] == 200
         state = client.get("/v1/tables/pull_requests/records/200").json()
         assert state["vectors"][0]["provider"] == "stub"
+        found = client.post("/v1/search", json={"text": "change number 137", "limit": 1})
+        assert [hit["id"] for hit in found.json()["hits"]] == ["137"], found.text
 
 
 def test_a_backfill_over_http_runs_as_a_ray_job_to_its_end(
@@ -104,7 +106,7 @@ def test_a_backfill_over_http_runs_as_a_ray_job_to_its_end(
 
         wait_for(lambda: job()["finished_at"] is not None)
         assert (job()["state"], job()["counts"]["embedded"]) == ("succeeded", 300), job()
-        (covered,) = [row for row in client.get("/v1/coverage").json()["indexes"] if row["embedded"]]
+        (covered,) = [row for row in client.get("/v1/coverage").json()["coverage"] if row["embedded"]]
         assert (covered["table"], covered["embedded"], covered["stale"]) == ("pull_requests", 300, 0)
 
 
@@ -118,7 +120,15 @@ def test_a_client_that_hangs_up_frees_its_slot(site: ServeSite, tenant: tuple[st
         wait_for(lambda: embed(other, ["x"]).status_code == 200, 3)
 
 
-@pytest.mark.parametrize("deployment", ["LocalModelCpu"])
+def test_a_stranger_cannot_give_serve_orders(site: ServeSite, key: str) -> None:
+    orders = {"x-request-timeout-seconds": "0.000001", "x-request-id": "not one"}
+    with site.client(key) as client:
+        answer = client.get("/v1/models", headers=orders)
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"] != "not one"
+
+
+@pytest.mark.parametrize("deployment", ["LocalModelCpu", "Router"])
 def test_a_killed_replica_is_replaced_and_every_request_is_answered(
     site: ServeSite, key: str, deployment: str
 ) -> None:
