@@ -24,7 +24,7 @@ from ray_app.serving.accounts import Account, Place, UnderWay
 from ray_app.serving.buckets import Durations
 from ray_app.serving.options import ServingOptions
 from ray_app.serving.port import Load
-from ray_app.serving.queue_room import QueueRoom
+from ray_app.serving.queue_room import QueueRoom, seconds_until
 from ray_app.tenants import Tenant
 
 #: How long after the end of its wait a request may come back to its place, in seconds.
@@ -171,9 +171,9 @@ class Admission:
         speed = load.tokens_per_second / self._routers
         if not speed:
             return self._durations.expected
-        # Whoever is before it leaves no room, when it is there, but what drains from then on.
-        last = max((each.due - now for each in before), default=0.0)
-        return max(lacking / speed, last + min(tokens, self._max_tokens) / speed if before else 0.0)
+        ahead = room.ahead(tokens)
+        arrivals = [(each.due - now, each.tokens) for each in before]
+        return seconds_until(ahead - lacking, ahead - promised, speed, arrivals)
 
     def _request_wait(self, account: Account, place: Place | None, tenants: int, now: float) -> float:
         taken, held = len(self._under_way), len(account.under_way)
@@ -185,7 +185,7 @@ class Admission:
             return 0.0
         started = [request.started for request in self._under_way]
         # Of the others' places only a number is known here; they are as good as begun.
-        ahead = taken + len(before) + (others if room.counts_others(1) else 0)
+        ahead = round(room.ahead(1))
         started += [now] * (ahead - taken - len(before))
         slots = max(1, ahead + 1 - math.ceil(lacking))
         return self._durations.forecast(started, slots, [each.due for each in before], now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,19 +39,31 @@ class QueueRoom:
         an equal share, for else a tenant could keep all others out by being refused often. Never
         more than all that is ahead, so a request larger than the queue is let in when that is empty.
         """
-        ahead = self.taken + self.promised
-        if self.counts_others(need):
-            ahead += self.promised_others
+        ahead = self.ahead(need)
         if self._beyond(need, self.taken if has_place else ahead) <= 0:
             return 0.0
         return self._beyond(need, ahead)
 
-    def counts_others(self, need: float) -> bool:
-        """Whether the tenant is beyond its equal share, where others' promises go first."""
-        return self.held + self.promised + need > self.limit / self.tenants
+    def ahead(self, need: float) -> float:
+        """What goes first, of what is taken in and of what is promised."""
+        beyond_share = self.held + self.promised + need > self.limit / self.tenants
+        return self.taken + self.promised + (self.promised_others if beyond_share else 0)
 
     def _beyond(self, need: float, ahead: float) -> float:
         free = self.limit - ahead
         fits = min(need, self.limit) - free
         share = (self.held + need) / _SHARE_OF_FREE - free if self.held else fits
         return min(ahead, max(fits, share))
+
+
+def seconds_until(room: float, queued: float, speed: float, arrivals: Iterable[tuple[float, float]]) -> float:
+    """Seconds until no more than ``room`` is left of ``queued`` and of what arrives, all of it there.
+
+    ``speed`` drains a second. ``arrivals``: in how many seconds how much is there, in any order.
+    """
+    at = 0.0
+    for arrival, size in sorted(arrivals):
+        due = max(at, arrival)
+        queued = max(0.0, queued - speed * (due - at)) + size
+        at = due
+    return at + max(0.0, queued - room) / speed

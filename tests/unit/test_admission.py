@@ -23,10 +23,13 @@ class World:
     def __init__(self, **options: int) -> None:
         self.now = 1000.0
         self.load = Load(0, 0.0)
+        self._held: list[ExitStack] = []
         self.admission = Admission(ServingOptions(**options), lambda: self.load, clock=lambda: self.now)
 
     def enter(self, tenant: Tenant, tokens: int = 1) -> tuple[ExitStack, Ticket]:
         stack = ExitStack()
+        # One that is forgotten would end.
+        self._held.append(stack)
         return stack, stack.enter_context(self.admission.admit(tenant, tokens))
 
     def once(self, tenant: Tenant, tokens: int = 1) -> None:
@@ -212,6 +215,41 @@ def test_concurrent_requests_are_limited_and_the_wait_follows_how_long_they_take
     second.close()
 
 
+def learn(world: World, seconds: float) -> None:
+    """Let requests take so long that this is what is expected of them."""
+    for _ in range(3):
+        held, _ = world.enter(tenant(99))
+        world.now += seconds
+        held.close()
+
+
+def test_a_slot_that_is_free_early_stays_with_who_was_promised_it() -> None:
+    world, acme = World(), tenant(concurrent_requests=1)
+    learn(world, 4)
+    start = world.now
+    first, _ = world.enter(acme, 1)
+    promised = world.wait(acme, 2)
+    assert promised == pytest.approx(4)
+    world.now = start + 1
+    first.close()
+    later = world.wait(acme, 3)
+    assert later == pytest.approx(3 + 1), "after the promised one, which begins in 3 s and takes one"
+    world.now = start + promised
+    second, _ = world.enter(acme, 2)
+    world.now += 1
+    second.close()
+    world.now = start + 1 + later
+    world.once(acme, 3)
+
+
+def test_a_request_that_takes_longer_than_usual_is_given_that_time_again() -> None:
+    world, acme = World(), tenant(concurrent_requests=1)
+    learn(world, 4)
+    world.enter(acme)
+    world.now += 100
+    assert world.wait(acme) == pytest.approx(4)
+
+
 def test_the_queue_of_all_tenants_refuses_with_the_time_it_takes_to_drain() -> None:
     world = World(max_queued_tokens=1000)
     world.load = Load(0, 100.0)
@@ -249,6 +287,16 @@ def test_a_tenant_within_its_share_is_not_kept_out_by_what_others_are_promised()
     world.wait(tenant(30), 800)
     assert world.wait(tenant(20), 400) > 1, "beyond a third of the queue the promised 800 go first"
     world.once(tenant(21), 250)
+
+
+def test_what_is_promised_drains_from_when_it_is_there() -> None:
+    world = World(max_queued_tokens=1000)
+    world.load = Load(0, 100.0)
+    full, _ = world.enter(tenant(1), 1000)
+    assert world.wait(tenant(2), 100) == pytest.approx(1)
+    full.close()
+    world.now += 0.5
+    assert world.wait(tenant(2), 950) == pytest.approx(0.5 + 0.5), "50 of the promised 100 have to drain"
 
 
 def test_the_providers_own_queue_counts_too() -> None:
@@ -314,6 +362,15 @@ def test_requests_of_all_tenants_are_limited() -> None:
     first.close()
     world.now += wait
     world.once(tenant(3))
+
+
+def test_requests_are_told_when_the_oldest_of_all_tenants_will_have_ended() -> None:
+    world = World(max_requests=4)
+    learn(world, 4)
+    for number in range(4):
+        world.enter(tenant(number))
+        world.now += 0.5
+    assert world.wait(tenant(5)) == pytest.approx(2)
 
 
 def test_a_greedy_tenant_leaves_room_for_one_that_comes_later() -> None:
