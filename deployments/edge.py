@@ -57,30 +57,39 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope = {**scope, "headers": [pair for pair in scope["headers"] if _passes(*pair)]}
-        await self._app(scope, receive, _Reshaping(send).send)
+        answer = _Answer(send)
+        try:
+            await self._app(scope, receive, answer.send)
+        finally:
+            if not answer.begun:  # its replica died, and the HTTP server would say so in plain text
+                await answer.refuse([])
 
 
-class _Reshaping:
-    """Answers 503 in place of an error that is not the API's."""
+class _Answer:
+    """The answer on its way out; 503 in place of an error that is not the API's."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._replaced = False
+        self.begun = False
 
     async def send(self, message: Message) -> None:
+        self.begun = True
         if message["type"] == "http.response.start" and _is_bare_error(message):
-            self._replaced = True
-            request_id = [pair for pair in message["headers"] if pair[0].lower() == _REQUEST_ID]
-            headers = [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(_UNAVAILABLE)).encode()),
-                (b"retry-after", _RETRY_AFTER),
-                *request_id,
-            ]
-            await self._send({"type": "http.response.start", "status": 503, "headers": headers})
-            await self._send({"type": "http.response.body", "body": _UNAVAILABLE})
+            await self.refuse([pair for pair in message["headers"] if pair[0].lower() == _REQUEST_ID])
         elif not self._replaced:
             await self._send(message)
+
+    async def refuse(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._replaced = True
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(_UNAVAILABLE)).encode()),
+            (b"retry-after", _RETRY_AFTER),
+            *headers,
+        ]
+        await self._send({"type": "http.response.start", "status": 503, "headers": headers})
+        await self._send({"type": "http.response.body", "body": _UNAVAILABLE})
 
 
 def _passes(name: bytes, value: bytes) -> bool:

@@ -58,13 +58,13 @@ def test_serve_deploy_starts_it_and_it_grows_with_the_tokens_that_wait(
     site = bare_site
     deploy(site, write_config(site, tmp_path / "serve.yaml", max_cpu_replicas=2))
     _, key = site.add_tenant()
-    assert len(site.processes("ServeReplica:rowbeam:LocalModelCpu")) == 1
+    assert len(site.replicas("LocalModelCpu")) == 1
     done = threading.Event()
     threads = [threading.Thread(target=_embed_until, args=(site, key, done)) for _ in range(6)]
     for thread in threads:
         thread.start()
     try:
-        wait_for(lambda: len(site.processes("ServeReplica:rowbeam:LocalModelCpu")) == 2)
+        wait_for(lambda: len(site.replicas("LocalModelCpu")) == 2)
     finally:
         done.set()
         for thread in threads:

@@ -135,12 +135,11 @@ def test_a_killed_replica_is_replaced_and_every_request_is_answered(
     victim = site.replica(deployment)
     with Load(site, key, clients=6) as load:
         victim.kill()
-        wait_for(lambda: load.answered(503) > 0, 30)
+        wait_for(lambda: site.replicas(deployment) not in ([], [victim]))
         before = load.answered(200)
         wait_for(lambda: load.answered(200) > before + 20)
     assert load.odd == []
-    assert set(load.answers) == {200, 503}
-    assert site.replica(deployment) != victim
+    assert set(load.answers) <= {200, 503}
 
 
 def test_a_killed_postgres_is_started_again(site: ServeSite, key: str) -> None:

@@ -106,20 +106,21 @@ class ServeSite:
         """The cluster's processes whose title or command contains ``title``."""
         head = self.stack.status().head
         assert head is not None
-        return [
-            process
-            for process in processes_where(lambda it: os.getsid(it.pid) == head.pid)
-            if title in " ".join(process.cmdline())
-        ]
+        return list(
+            processes_where(lambda it: os.getsid(it.pid) == head.pid and title in " ".join(it.cmdline()))
+        )
 
     def postgres(self) -> psutil.Process:
         """The embedded database server."""
         pid = (self.settings.postgres_dir / "postmaster.pid").read_text("ascii").split()[0]
         return psutil.Process(int(pid))
 
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        return self.processes(f"ServeReplica:rowbeam:{deployment}")
+
     def replica(self, deployment: str) -> psutil.Process:
         """The process of a deployment that has one replica."""
-        (process,) = self.processes(f"ServeReplica:rowbeam:{deployment}")
+        (process,) = self.replicas(deployment)
         return process
 
 

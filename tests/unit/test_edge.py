@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.edge import Edge
 
@@ -25,7 +25,7 @@ class Proxy:
         await self._response(scope, receive, send)
 
 
-def call(proxy: Proxy, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def call(proxy: ASGIApp, **headers: str) -> tuple[int, dict[str, str], bytes]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -81,6 +81,14 @@ def test_serves_own_errors_are_503_in_the_apis_shape(response: Response) -> None
     error: dict[str, Any] = json.loads(body)["error"]
     assert (error["type"], error["code"]) == ("server_error", "unavailable")
     assert bytes(response.body).decode() not in error["message"]
+
+
+def test_no_answer_at_all_is_503_too() -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        return
+
+    status, _, body = call(silent)
+    assert (status, json.loads(body)["error"]["code"]) == (503, "unavailable")
 
 
 @pytest.mark.parametrize(
