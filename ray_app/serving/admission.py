@@ -183,12 +183,14 @@ class Admission:
         lacking = room.lacking(1, has_place=place is not None)
         if lacking <= 0:
             return 0.0
-        started = [request.started for request in self._under_way]
-        # Of the others' places only a number is known here; they are as good as begun.
         ahead = round(room.ahead(1))
-        started += [now] * (ahead - taken - len(before))
+        dues = [each.due for each in before]
+        if ahead > taken + len(before):
+            strangers = (other for other in self._active if other is not account)
+            dues += [each.due for other in strangers for each in other.queue_before(None)]
+        started = [request.started for request in self._under_way]
         slots = max(1, ahead + 1 - math.ceil(lacking))
-        return self._durations.forecast(started, slots, [each.due for each in before], now)
+        return self._durations.forecast(started, slots, dues, now)
 
     def _keep_place(
         self, account: Account, tokens: int, place: Place | None, wait: float, now: float, *, in_queue: bool

@@ -373,6 +373,26 @@ def test_requests_are_told_when_the_oldest_of_all_tenants_will_have_ended() -> N
     assert world.wait(tenant(5)) == pytest.approx(2)
 
 
+def test_requests_of_several_tenants_are_told_one_turn_after_the_other() -> None:
+    world = World(max_requests=2)
+    learn(world, 4)
+    world.enter(tenant(1))
+    world.enter(tenant(2))
+    world.now += 1
+    assert [world.wait(tenant(number)) for number in (3, 4, 5)] == pytest.approx([3, 3, 7])
+
+
+def test_who_is_back_in_time_need_not_wait_for_who_is_not() -> None:
+    world = World(max_queued_tokens=1000)
+    world.load = Load(0, 100.0)
+    held, _ = world.enter(tenant(1), 1000)
+    assert [world.wait(tenant(2), size) for size in (700, 400)] == pytest.approx([7, 11])
+    held.close()
+    world.now += 11
+    world.once(tenant(2), 400)
+    world.once(tenant(2), 700)
+
+
 def test_a_greedy_tenant_leaves_room_for_one_that_comes_later() -> None:
     world = World(max_queued_tokens=1000)
     world.load = Load(0, 100.0)
