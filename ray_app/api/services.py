@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Final, ParamSpec, Protocol, TypeVar
 
-import anyio
 from fastapi import Depends, Request
 
 from ray_app.api.authentication import Authenticator
@@ -48,7 +50,7 @@ class Services:
     usage: UsageLog
     jobs: JobSubmitter
     options: ServingOptions
-    threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "services"))
     surveys: Surveys = field(default_factory=Surveys)
 
     @cached_property
@@ -57,10 +59,10 @@ class Services:
         return IndexDirectory(self.workspace, self.store)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call something that blocks. A caller that hangs up is gone at once; the call runs to its end."""
-        return await anyio.to_thread.run_sync(
-            lambda: function(*args, **kwargs), abandon_on_cancel=True, limiter=self.threads
-        )
+        """Call something that blocks. A caller that hangs up is gone at once; a call that has begun runs
+        to its end and keeps its thread until then, one that has not is never made."""
+        call = partial(copy_context().run, function, *args, **kwargs)  # log lines have the request's id
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
 
 def services_of(request: Request) -> Services:
