@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, read_datasource
 
 from jobs.postgres_source import PostgresRanges
 from jobs.stages import EncodeStage, JobContext, WriteStage
-from ray_app.actors.cluster import free_cpus, has_gpu
+from ray_app.actors.cluster import free_cpus, free_gpus
 from ray_app.db.ranges import RangeSpec
 from ray_app.errors import RayUnavailable
 
@@ -23,6 +22,8 @@ WRITE_CPUS: Final = 0.25
 READERS: Final = 2
 #: Logical CPUs, and torch threads, of one local encoder where there are that many.
 ENCODER_CPUS: Final = 4
+#: Share of a GPU of one local encoder; the server's replica has the other half by default.
+ENCODER_GPUS: Final = 0.5
 #: A gateway encoder only waits for HTTP.
 GATEWAY_CPUS: Final = 0.1
 #: Bytes of the object store that blocks in flight may take: how far readers run ahead of the model.
@@ -40,8 +41,8 @@ class EncoderPool:
     threads: int | None
 
 
-def size_pool(provider: str, free: float, gpus: int) -> EncoderPool:
-    """The encoder actors that fit beside readers and the writer into ``free`` logical CPUs.
+def size_pool(provider: str, free: float, gpus: float) -> EncoderPool:
+    """The encoder actors that fit beside readers and the writer into what is free: logical CPUs, and GPUs.
 
     Raises:
         RayUnavailable: not even one fits; Ray Data would wait for ever.
@@ -50,11 +51,16 @@ def size_pool(provider: str, free: float, gpus: int) -> EncoderPool:
     if provider == "gateway":
         pool = EncoderPool(READERS, GATEWAY_CPUS, 0, 1)
     elif provider == "local-gpu":
-        pool = EncoderPool(max(gpus, 1), 0.5, 1, None)
+        pool = EncoderPool(max(math.floor(gpus / ENCODER_GPUS), 1), 0.5, ENCODER_GPUS, None)
     else:
         cpus = min(float(ENCODER_CPUS), float(math.floor(free - io)))
         size = max(1, math.floor((free - io) / cpus)) if cpus >= 1 else 1
         pool = EncoderPool(size, max(cpus, 0.5), 0, math.floor(cpus) if size > 1 else None)
+    if pool.gpus > gpus:
+        raise RayUnavailable(
+            f"The job needs {pool.gpus:g} of a GPU and the cluster has {gpus:g} free.",
+            hint="Wait for other jobs, or leave it a share: gpu_share of the server's options.",
+        )
     needed = io + pool.size * pool.cpus
     if needed > free:
         raise RayUnavailable(
@@ -69,9 +75,9 @@ def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, 
 
     Raises what a stage raised, as Ray wraps it.
     """
-    free = free_cpus()
-    pool = size_pool(provider, free, int(ray.available_resources().get("GPU", 0)))
-    _configure(free)
+    free, gpus = free_cpus(), free_gpus()
+    pool = size_pool(provider, free, gpus)
+    _configure(free, gpus)
     parts = read_datasource(
         PostgresRanges(context, work),
         num_cpus=READ_CPUS,
@@ -99,11 +105,11 @@ def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, 
         pass
 
 
-def _configure(free: float) -> None:
+def _configure(free: float, gpus: float) -> None:
     data = DataContext.get_current()
     data.enable_progress_bars = False
     data.execution_options.verbose_progress = False
     data.execution_options.resource_limits = ExecutionResources.for_limits(
-        cpu=free, gpu=float("inf") if has_gpu() else 0, object_store_memory=BLOCK_BYTES
+        cpu=free, gpu=gpus, object_store_memory=BLOCK_BYTES
     )
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -83,5 +83,6 @@ def free_cpus() -> float:
     return float(ray.available_resources().get("CPU", 0.0))
 
 
-def has_gpu() -> bool:
-    return float(ray.available_resources().get("GPU", 0.0)) > 0
+def free_gpus() -> float:
+    """GPUs, and shares of them, that nothing holds now."""
+    return float(ray.available_resources().get("GPU", 0.0))

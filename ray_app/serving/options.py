@@ -18,8 +18,8 @@ class ServingOptions(BaseModel):
     cpu_threads: int = Field(default=0, ge=0)
     #: Most GPU replicas of the local model; none is made on a cluster without a GPU.
     max_gpu_replicas: int = Field(default=1, ge=0)
-    #: Share of a GPU that one replica takes.
-    gpu_share: float = Field(default=1.0, gt=0, le=1)
+    #: Share of a GPU that one replica takes; half leaves room for a job's encoder on a machine with one GPU.
+    gpu_share: float = Field(default=0.5, gt=0, le=1)
 
     #: Bytes of a request's body.
     max_body_bytes: int = Field(default=32 * 1024**2, gt=0)
