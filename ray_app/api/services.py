@@ -65,7 +65,8 @@ class Services:
         return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
+    """For FastAPI, which calls what is not async in a thread."""
     services: Services = request.app.state.services
     return services
 

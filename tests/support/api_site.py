@@ -134,6 +134,7 @@ class ApiSite:
                 jobs=jobs,
                 options=self.options,
             )
+            opening.callback(self.services.threads.shutdown)
             self.app = create_api(self.services)
             self.url = opening.enter_context(UvicornThread(self.app, self._close_proxy)).url
             self._exit = opening.pop_all()
