@@ -1,4 +1,4 @@
-"""``rowbeam demo``: the whole product once, on invented data, in about a minute."""
+"""``rowbeam demo``: the whole product once, on invented data, in two minutes or so."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from shutil import which
-from typing import Any, Final
-
-from rich.console import RenderableType
+from typing import Final
 
 from ray_app.app import Rowbeam
-from ray_app.cli import rendering
+from ray_app.cli import layout, rendering
 from ray_app.cli.demo_home import demo_stack
+from ray_app.cli.demo_serving import serve_and_push
+from ray_app.cli.demo_story import Story
 from ray_app.cli.interrupt import on_interrupt
-from ray_app.cli.output import FAILED, INTERRUPTED, OK, emit_json, note, show
+from ray_app.cli.output import FAILED, INTERRUPTED, OK, emit_json
 from ray_app.cli.progress import ProgressView
 from ray_app.errors import IsolationViolation, RowbeamError
-from ray_app.reports import JobProgress, JobState, SearchHit
+from ray_app.reports import JobProgress, JobState, NewTenant, SearchHit
 from ray_app.sample.demo_tenants import CANARY, QUESTIONS, DemoTenant, demo_tenants
 from ray_app.settings import Settings
 from ray_app.spaces import VectorType
@@ -30,26 +30,6 @@ from ray_app.text import render
 
 #: Records asked for where the demo looks for the other tenant's.
 WIDE: Final = 200
-
-
-class Story:
-    """Where the demo tells what it does: as text while it happens, or as one document at the end."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
-        self.document: dict[str, Any] = {}
-        self._steps = 0
-
-    def step(self, title: str) -> None:
-        self._steps += 1
-        self.say(f"\n{self._steps}. {title}")
-
-    def say(self, text: str) -> None:
-        note(text, as_json=self.as_json)
-
-    def table(self, renderable: RenderableType) -> None:
-        if not self.as_json:
-            show(renderable)
 
 
 def run_demo(repo: Path | None, *, keep: bool, as_json: bool) -> int:
@@ -68,7 +48,7 @@ def run_demo(repo: Path | None, *, keep: bool, as_json: bool) -> int:
     with demo_stack(Settings.from_env(), keep=keep) as settings, Rowbeam.open(settings) as rowbeam:
         story.say(f"Everything is kept in {settings.home}.")
         story.document |= {"home": settings.home}
-        code = _Demo(rowbeam, tenants, story).run(settings.home / "rows")
+        code = _Demo(rowbeam, tenants, story).run(settings)
     if code == OK:
         story.document["seconds"] = round(time.monotonic() - began, 1)
         story.say(f"\nDone in {story.document['seconds']} s.")
@@ -85,9 +65,10 @@ class _Demo:
         self._rowbeam = rowbeam
         self._tenants = tenants
         self._story = story
+        self._added: list[NewTenant] = []
 
-    def run(self, rows_folder: Path) -> int:
-        self._add_and_load(rows_folder)
+    def run(self, settings: Settings) -> int:
+        self._add_and_load(settings.home / "rows")
         self._plan()
         code = self._backfill()
         if code != OK:
@@ -95,6 +76,7 @@ class _Demo:
         self._search()
         self._prove_isolation()
         self._cover()
+        serve_and_push(self._story, settings, self._added[0])
         return OK
 
     def _add_and_load(self, folder: Path) -> None:
@@ -102,6 +84,7 @@ class _Demo:
         loaded: dict[str, dict[str, int]] = {}
         for tenant in self._tenants:
             new = self._rowbeam.add_tenant(tenant.name)
+            self._added.append(new)
             self._story.table(rendering.new_tenant(new))
             counts = loaded[tenant.name] = {}
             for table, rows in tenant.rows.items():
@@ -180,11 +163,11 @@ class _Demo:
             self._story.table(rendering.coverage(rows))
         jobs = self._story.document["jobs"]
         tokens, cost = sum(job.tokens for job in jobs), sum((job.cost for job in jobs), Decimal(0))
-        seconds = rendering.duration(sum(job.seconds for job in jobs))
+        seconds = layout.duration(sum(job.seconds for job in jobs))
         embedded = sum(job.counts.embedded for job in jobs)
         self._story.say(
             f"{embedded:,} records embedded in {seconds}, {tokens:,} tokens, "
-            f"{rendering.money(cost)}: a local model costs no money."
+            f"{layout.money(cost)}: a local model costs no money."
         )
         self._story.document |= {"coverage": coverage, "tokens": tokens, "cost": cost}
 

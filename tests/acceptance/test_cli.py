@@ -143,6 +143,7 @@ def demo_home() -> Iterator[Path]:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(demo_home: Path) -> None:
     """With the stub model, which is quick; where the embedded Postgres and Ray run is the demo's own."""
     environment = {**os.environ, "ROWBEAM_HOME": str(demo_home), "ROWBEAM_LOCAL_MODEL": "stub"}
@@ -165,7 +166,7 @@ def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(demo_home: P
     assert not stack.status().postgres_running
     assert stack.status().head is None
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     shown = document(done)
     assert "not a git repository" in done.stderr
     assert sum(sum(tables.values()) for tables in shown["loaded"].values()) > 3000
@@ -174,6 +175,9 @@ def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(demo_home: P
     assert shown["isolation"]["foreign_hits"] == 0
     for coverage in shown["coverage"].values():
         assert all(row["embedded"] + row["no_text"] == row["rows"] > 0 for row in coverage)
+    assert shown["server"]["outcomes"] == [{"embedded": 200}, {"unchanged": 200}]
+    assert all(hit["table"] == "issues" for hit in shown["server"]["hits"])
+    assert [refusal["status"] for refusal in shown["refusals"]] == [401, 403, 429]
     assert not stack.status().postgres_running
     assert stack.status().head is None
 
