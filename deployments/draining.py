@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ray_app.api.errors import error_body
 
 #: Answered to the last: a server that drains is alive, and not ready.
 _ALIVE: Final = "/healthz"
 _REQUEST_ID: Final = b"x-request-id"
-#: Seconds after which a client may look for the server, or its successor, again.
-_RETRY_AFTER: Final = 5
-_REFUSAL: Final = {
-    "error": {
-        "message": "The server is shutting down and takes no new requests.",
-        "type": "server_error",
-        "param": None,
-        "code": "shutting_down",
-    }
-}
+#: A client may look for the server, or its successor, again after this many seconds.
+_REFUSAL: Final = JSONResponse(
+    error_body(
+        "The server is shutting down and takes no new requests.", kind="server_error", code="shutting_down"
+    ),
+    503,
+    headers={"retry-after": "5"},
+)
 
 
 class DrainGate:
     """An ASGI application in front of another that counts requests under way and can close."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._under_way = 0
         self._closed = False
@@ -57,12 +53,12 @@ class DrainGate:
             return False
         return True
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         if self._closed and scope["path"] != _ALIVE:
-            await _refuse(send)
+            await _REFUSAL(scope, receive, send)
             return
         self._under_way += 1
         self._idle.clear()
@@ -84,14 +80,3 @@ def _without_request_id(send: Send) -> Send:
         await send(message)
 
     return send_on
-
-
-async def _refuse(send: Send) -> None:
-    body = json.dumps(_REFUSAL).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(_RETRY_AFTER).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -5,12 +5,15 @@ Serve loads it where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is ``deployments.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ray_app.api.errors import error_body
 
 #: Headers by which a caller could end its own requests early, keep them alive after it has hung up, or
 #: choose its replica.
@@ -27,18 +30,13 @@ _REQUEST_ID: Final = b"x-request-id"
 _USABLE: Final = re.compile(rb"[!-~]{1,128}")
 #: The API answers all its own errors in JSON, defects too: what is not JSON is Serve's, which has no
 #: application to send the request to, or has lost the replica that had it.
-_UNAVAILABLE: Final = json.dumps(
-    {
-        "error": {
-            "message": "The server is starting, shutting down or has lost a part that is being replaced.",
-            "type": "server_error",
-            "param": None,
-            "code": "unavailable",
-        }
-    }
-).encode()
+_UNAVAILABLE: Final = error_body(
+    "The server is starting, shutting down or has lost a part that is being replaced.",
+    kind="server_error",
+    code="unavailable",
+)
 #: Seconds until a replica is replaced, or nearly.
-_RETRY_AFTER: Final = b"3"
+_RETRY_AFTER: Final = "3"
 
 
 def middlewares() -> list[Middleware]:
@@ -57,39 +55,34 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope = {**scope, "headers": [pair for pair in scope["headers"] if _passes(*pair)]}
-        answer = _Answer(send)
+        answer = _Answer(scope, receive, send)
         try:
             await self._app(scope, receive, answer.send)
         finally:
             if not answer.begun:  # its replica died, and the HTTP server would say so in plain text
-                await answer.refuse([])
+                await _unavailable()(scope, receive, send)
 
 
 class _Answer:
     """The answer on its way out; 503 in place of an error that is not the API's."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._connection = scope, receive, send
         self._replaced = False
         self.begun = False
 
     async def send(self, message: Message) -> None:
         self.begun = True
         if message["type"] == "http.response.start" and _is_bare_error(message):
-            await self.refuse([pair for pair in message["headers"] if pair[0].lower() == _REQUEST_ID])
+            self._replaced = True
+            await _unavailable(Headers(raw=message["headers"]).get("x-request-id"))(*self._connection)
         elif not self._replaced:
-            await self._send(message)
+            await self._connection[2](message)
 
-    async def refuse(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self._replaced = True
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(_UNAVAILABLE)).encode()),
-            (b"retry-after", _RETRY_AFTER),
-            *headers,
-        ]
-        await self._send({"type": "http.response.start", "status": 503, "headers": headers})
-        await self._send({"type": "http.response.body", "body": _UNAVAILABLE})
+
+def _unavailable(request_id: str | None = None) -> JSONResponse:
+    headers = {"retry-after": _RETRY_AFTER} | ({"x-request-id": request_id} if request_id else {})
+    return JSONResponse(_UNAVAILABLE, 503, headers=headers)
 
 
 def _passes(name: bytes, value: bytes) -> bool:

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from deployments.draining import DrainGate, Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
+
+from deployments.draining import DrainGate
 
 
 async def _nothing() -> Message:
@@ -36,7 +38,7 @@ class SlowApp:
     def __init__(self) -> None:
         self.may_end = asyncio.Event()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.may_end.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
