@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from jobs.blocks import from_block, to_block
-from ray_app.actors.cluster import worker_settings
+from ray_app.actors.cluster import has_server, worker_settings
 from ray_app.db import ranges, usage
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
@@ -26,8 +28,8 @@ from ray_app.writing import PartWriter, Receipt
 if TYPE_CHECKING:
     from jobs.gateway import BulkGateway
 
-#: Niceness of a process that encodes a job's texts on the CPU. A thread of niceness 10 has a tenth of the
-#: weight of one of niceness 0, so on a busy machine callers' requests come first; alone it loses nothing.
+#: Niceness of what encodes a job's texts on the CPU beside a server. A thread of niceness 10 has a tenth of
+#: the weight of one of niceness 0: callers' requests come first, and without any the job loses nothing.
 BULK_NICENESS: Final = 10
 
 
@@ -65,6 +67,7 @@ class EncodeStage:
             settings = settings.model_copy(update={"encoder_threads": threads})
         self._workspace = Workspace(settings)
         self._gateways: dict[str, BulkGateway] = {}
+        self._yields = False
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
@@ -94,8 +97,9 @@ class EncodeStage:
         name = self._workspace.providers.provider_name(space)
         if name == "gateway":
             return self._gateway(space)
-        if name == "local-cpu":
+        if name != "local-gpu" and not self._yields and has_server():
             yield_to_callers()
+            self._yields = True
         return self._workspace.providers.provider_for(space)
 
     def _gateway(self, space: EmbeddingSpace) -> EmbeddingProvider:
@@ -110,10 +114,13 @@ class EncodeStage:
 
 
 def yield_to_callers() -> None:
-    """Lower this process's priority, once; before the model is loaded, for its threads inherit it."""
-    niceness = os.getpriority(os.PRIO_PROCESS, 0)
-    if niceness < BULK_NICENESS:
-        os.setpriority(os.PRIO_PROCESS, 0, BULK_NICENESS)
+    """Lower the priority of this process's threads; those they start later inherit it."""
+    # Linux keeps it by thread, and a server may start when the model has its threads already.
+    threads = [int(thread.name) for thread in Path("/proc/self/task").glob("*")] or [0]
+    for thread in threads:
+        with suppress(ProcessLookupError):  # it has ended
+            if os.getpriority(os.PRIO_PROCESS, thread) < BULK_NICENESS:
+                os.setpriority(os.PRIO_PROCESS, thread, BULK_NICENESS)
 
 
 class WriteStage:

@@ -16,6 +16,9 @@ from ray_app.stack.ray_command import HOST
 
 #: Namespace of Rowbeam's named actors; a job's own namespace is anonymous.
 NAMESPACE: Final = "rowbeam"
+#: The actor that is there exactly when Ray Serve is; ``ray.serve`` is not imported to ask for it.
+SERVE_CONTROLLER_NAME: Final = "SERVE_CONTROLLER_ACTOR"
+SERVE_NAMESPACE: Final = "serve"
 #: Logical CPUs of a private cluster: enough for the stages of one job on a machine of any size.
 MIN_CPUS: Final = 2
 #: Bytes of a private cluster's object store; a job's blocks are small and few.
@@ -76,6 +79,17 @@ def worker_settings(fingerprint: str) -> Settings:
             "rowbeam up on every node.",
         )
     return settings
+
+
+def has_server() -> bool:
+    """Whether Ray Serve runs on the joined cluster. Asks only; Serve's own calls may start it."""
+    if not ray.is_initialized():
+        return False
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 def free_cpus() -> float:

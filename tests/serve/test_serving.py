@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from jobs.stages import BULK_NICENESS
 from tests.support.serve_load import Load, embed, rows
 from tests.support.serve_site import ServeSite, wait_for
 
@@ -108,6 +110,32 @@ def test_a_backfill_over_http_runs_as_a_ray_job_to_its_end(
         assert (job()["state"], job()["counts"]["embedded"]) == ("succeeded", 300), job()
         (covered,) = [row for row in client.get("/v1/coverage").json()["coverage"] if row["embedded"]]
         assert (covered["table"], covered["embedded"], covered["stale"]) == ("pull_requests", 300, 0)
+
+
+def test_a_job_encodes_at_low_priority_beside_a_server(
+    site: ServeSite, tenant: tuple[str, str], tmp_path: Path
+) -> None:
+    name, key = tenant
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(1, 6000)))
+    site.rowbeam("load", str(file), "--tenant", name, "--table", "pull_requests")
+    with site.client(key) as client:
+        started = client.post("/v1/backfills", json={"tables": ["pull_requests"]})
+        job = f"/v1/backfills/{started.json()['job']['job_id']}"
+
+        def niceness() -> list[int]:
+            """Of all threads of the job's encoders, once they have a text."""
+            encoders = site.processes("EncodeStage")
+            threads = [(each.pid, thread.id) for each in encoders for thread in each.threads()]
+            assert client.get(job).json()["job"]["finished_at"] is None, "it was over before it was seen"
+            return [os.getpriority(os.PRIO_PROCESS, thread) for _, thread in threads]
+
+        wait_for(lambda: BULK_NICENESS in niceness())
+        assert set(niceness()) == {BULK_NICENESS}
+        # The replica that callers wait for has its own.
+        assert site.replica("LocalModelCpu").nice() == 0
+        client.delete(job).raise_for_status()
+        wait_for(lambda: client.get(job).json()["job"]["finished_at"] is not None)
 
 
 def test_a_client_that_hangs_up_frees_its_slot(site: ServeSite, tenant: tuple[str, str]) -> None:
