@@ -25,6 +25,7 @@ _APPLICATION: Final = "rowbeam"
 _ROUTER: Final = "Router"
 _PATH: Final = "/api/serve/applications/"
 _RUNNING: Final = "RUNNING"
+_UPDATING: Final = "UPDATING"
 _FAILED: Final = ("DEPLOY_FAILED", "UNHEALTHY")
 #: Seconds for Serve and all replicas to come up; 25 on two busy cores, the model's load included.
 _START_SECONDS: Final = 180.0
@@ -75,9 +76,13 @@ class HttpServer:
             ConfigError: its configuration cannot be used.
             RayUnavailable: it does not start.
         """
-        if _APPLICATION not in self._details()["applications"]:
+        details = self._details()
+        application = details["applications"].get(_APPLICATION)
+        if application is None:
             self._put(_config(self._settings))
-        self._wait_running(_START_SECONDS)
+        elif _drain_of(application) not in (None, "off"):  # a down that was killed on its way
+            self._put(_with_drain(details, "off"))
+        self._wait_running()
         return self._wait_ready(_url(self._details()["http_options"]))
 
     def stop(self) -> None:
@@ -90,8 +95,8 @@ class HttpServer:
         application = details["applications"].get(_APPLICATION)
         if application is not None and application.get("deployed_app_config"):
             for drain in ("refuse", "wait"):
-                self._put(_draining(details, drain))
-                self._wait_running(_DRAIN_SECONDS)
+                self._put(_with_drain(details, drain))
+                self._wait_drained(drain)
         self._call("DELETE")
 
     def _details(self) -> dict[str, Any]:
@@ -113,8 +118,8 @@ class HttpServer:
             raise RayUnavailable(f"Ray Serve answers {answer.status_code}: {_last_line(answer.text)}")
         return answer
 
-    def _wait_running(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+    def _wait_running(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
         while True:
             application = self._details()["applications"].get(_APPLICATION, {})
             status = application.get("status")
@@ -124,9 +129,21 @@ class HttpServer:
                 raise RayUnavailable(f"The server does not start: {_last_line(application['message'])}")
             if time.monotonic() > deadline:
                 raise RayUnavailable(
-                    f"The server is still {status} after {seconds:.0f} s.",
+                    f"The server is still {status} after {_START_SECONDS:.0f} s.",
                     hint="See run/ray.log in the home directory.",
                 )
+            time.sleep(_POLL_SECONDS)
+
+    def _wait_drained(self, drain: str) -> None:
+        """Until every router has done what it was told; the other parts do not matter any more."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while True:
+            application = self._details()["applications"][_APPLICATION]
+            router = application["deployments"].get(_ROUTER, {})
+            if _drain_of(application) == drain and router.get("status") != _UPDATING:
+                return
+            if time.monotonic() > deadline:
+                raise RayUnavailable(f"Requests did not end in {_DRAIN_SECONDS:.0f} s.")
             time.sleep(_POLL_SECONDS)
 
     def _wait_ready(self, url: str) -> ServerStatus:
@@ -178,8 +195,14 @@ def _not_ready(client: httpx.Client) -> tuple[str, ...]:
         return (f"The server answers {answer.status_code}.",)
 
 
-def _draining(details: Mapping[str, Any], drain: str) -> dict[str, Any]:
-    """What is deployed now, with the router told to drain; Serve deletes what is not in it."""
+def _drain_of(application: Mapping[str, Any]) -> str | None:
+    """What the routers of an application are told to do; None when there is none yet."""
+    router = application["deployments"].get(_ROUTER)
+    return router["deployment_config"]["user_config"]["drain"] if router else None
+
+
+def _with_drain(details: Mapping[str, Any], drain: str) -> dict[str, Any]:
+    """What is deployed now, with the routers told to; Serve deletes what is not in it."""
     deployed = {
         name: dict(application["deployed_app_config"])
         for name, application in details["applications"].items()

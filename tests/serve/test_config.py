@@ -75,3 +75,24 @@ def test_serve_turns_arguments_into_options() -> None:
     """A string annotation, which a future import makes of it, would get the bare dictionary."""
     (parameter,) = inspect.signature(build).parameters.values()
     assert parameter.annotation is ServingOptions
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "expected"), [(True, "bundled", 2), (False, "bundled", 1), (True, "stub", 1)]
+)
+def test_gpu_replicas_are_made_where_a_gpu_is(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, model: str, expected: int
+) -> None:
+    """One class in two places; there is no GPU here to start the second one on."""
+    monkeypatch.setenv("ROWBEAM_LOCAL_MODEL", model)
+    monkeypatch.setattr("deployments.app._cluster_has_gpu", lambda: gpu)
+    application = build(ServingOptions(gpu_share=0.25, cpu_threads=3))
+    _, models = application._bound_deployment.init_args
+    placed = {name: bound._bound_deployment for name, bound in models.items()}
+    assert len(placed) == expected
+    assert placed[names.LOCAL_CPU].ray_actor_options["num_cpus"] == 3
+    assert placed[names.LOCAL_CPU].init_args == (3, "cpu")
+    if expected == 2:
+        assert placed[names.LOCAL_GPU].ray_actor_options["num_gpus"] == 0.25
+        assert placed[names.LOCAL_GPU].init_args[1] == "cuda"
+        assert placed[names.LOCAL_GPU].func_or_class is placed[names.LOCAL_CPU].func_or_class

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from jobs.stages import BULK_NICENESS
+from ray_app.stack.serving import HttpServer, _with_drain
 from tests.support.serve_load import Load, embed, rows
 from tests.support.serve_site import ServeSite, wait_for
 
@@ -58,6 +59,19 @@ def test_up_is_ready_and_up_again_changes_nothing(site: ServeSite) -> None:
     again = site.up()
     assert again["server"] == {"url": site.url, "not_ready": []}
     assert again["changed"] == []
+
+
+def test_up_opens_a_server_that_a_killed_down_left_draining(site: ServeSite) -> None:
+    head = site.stack.status().head
+    assert head is not None
+    with HttpServer(site.settings, head) as server:  # as far as down gets before it is killed
+        server._put(_with_drain(server._details(), "refuse"))
+        server._wait_drained("refuse")
+    with site.client() as client:
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        site.up()
+        assert client.get("/readyz").status_code == 200
 
 
 def test_an_answer_names_its_request_once(site: ServeSite, key: str) -> None:
