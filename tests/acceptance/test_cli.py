@@ -66,7 +66,19 @@ def rows_file(path: Path, rows: list[dict[str, object]]) -> Path:
 def test_help_version_and_a_wrong_command_line(rowbeam: Run) -> None:
     helped = rowbeam("--help")
     assert helped.returncode == 0
-    for command in ("demo", "up", "serve", "down", "doctor", "tenant", "load", "plan", "backfill", "jobs", "search"):
+    for command in (
+        "demo",
+        "up",
+        "serve",
+        "down",
+        "doctor",
+        "tenant",
+        "load",
+        "plan",
+        "backfill",
+        "jobs",
+        "search",
+    ):
         assert command in helped.stdout
     assert rowbeam("--version").stdout.startswith("rowbeam ")
     wrong = rowbeam("backfill")
