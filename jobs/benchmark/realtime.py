@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         site.insert_rows(args.rows)
         idle = asyncio.run(_measure(site, key, args))
         with httpx.Client(base_url=site.url, headers=_bearer(key), timeout=60) as client:
-            job = client.post("/v1/backfills", json={"tables": ["pull_requests"]}).raise_for_status().json()
-            job_id = job["job_id"]
+            started = client.post("/v1/backfills", json={"tables": ["pull_requests"]}).raise_for_status()
+            job_id = started.json()["job"]["job_id"]
             before = _wait_until_writing(site, job_id)
             busy = asyncio.run(_measure(site, key, args))
             after = site.rowbeam.job(job_id)
