@@ -1,11 +1,14 @@
-"""In front of Serve's own proxy: what it would obey from a stranger, and what it would answer by itself.
+"""In front of Serve's own proxy: what it would obey from a stranger, what it would answer by itself, and
+how many it lets in.
 
 Serve loads it where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is ``deployments.edge:middlewares``.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -13,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.arrivals import Arrivals
 from ray_app.api.errors import error_body
 
 #: Headers by which a caller could end its own requests early, keep them alive after it has hung up, or
@@ -35,6 +39,15 @@ _UNAVAILABLE: Final = error_body(
     kind="server_error",
     code="unavailable",
 )
+_CROWDED: Final = error_body(
+    "The server has more requests than it can answer in time. Send it again later.",
+    kind="server_error",
+    code="overloaded",
+)
+#: Asked by whoever watches the server, and answered in any crowd.
+_WATCHED: Final = ("/healthz", "/readyz", "/-/")
+#: Headers with a caller's credentials.
+_CREDENTIALS: Final = (b"authorization", b"api-key")
 #: Seconds until a replica is replaced, or nearly.
 _RETRY_AFTER: Final = "3"
 
@@ -45,16 +58,32 @@ def middlewares() -> list[Middleware]:
 
 
 class Edge:
-    """Drops the headers that are Serve's business, and puts its errors into the API's shape."""
+    """Drops headers that are Serve's business, gives its errors the API's shape, and bounds a crowd."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, arrivals: Arrivals | None = None) -> None:
         self._app = app
+        self._arrivals = arrivals or Arrivals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         scope = {**scope, "headers": [pair for pair in scope["headers"] if _passes(*pair)]}
+        if scope["path"].startswith(_WATCHED):
+            await self._pass_on(scope, receive, send)
+            return
+        caller = b"\n".join(value for name, value in scope["headers"] if name in _CREDENTIALS)
+        wait = self._arrivals.enter(caller)
+        if wait is not None:
+            await _crowded(wait)(scope, receive, send)
+            return
+        began = time.monotonic()
+        try:
+            await self._pass_on(scope, receive, send)
+        finally:
+            self._arrivals.leave(caller, time.monotonic() - began)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(scope, receive, send)
         try:
             await self._app(scope, receive, answer.send)
@@ -83,6 +112,11 @@ class _Answer:
 def _unavailable(request_id: str | None = None) -> JSONResponse:
     headers = {"retry-after": _RETRY_AFTER} | ({"x-request-id": request_id} if request_id else {})
     return JSONResponse(_UNAVAILABLE, 503, headers=headers)
+
+
+def _crowded(wait: float) -> JSONResponse:
+    headers = {"retry-after": str(math.ceil(wait)), "retry-after-ms": str(math.ceil(wait * 1000))}
+    return JSONResponse(_CROWDED, 503, headers=headers)
 
 
 def _passes(name: bytes, value: bytes) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.arrivals import Arrivals
 from deployments.edge import Edge
 
 
@@ -25,7 +26,9 @@ class Proxy:
         await self._response(scope, receive, send)
 
 
-def call(proxy: ASGIApp, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def call(
+    proxy: ASGIApp, *, path: str = "/v1/search", arrivals: Arrivals | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -35,8 +38,8 @@ def call(proxy: ASGIApp, **headers: str) -> tuple[int, dict[str, str], bytes]:
         sent.append(message)
 
     raw = [(name.replace("__", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": raw}
-    asyncio.run(Edge(proxy)(scope, receive, send))
+    scope = {"type": "http", "method": "GET", "path": path, "headers": raw}
+    asyncio.run(Edge(proxy, arrivals)(scope, receive, send))
     start, *bodies = sent
     answered = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], answered, b"".join(part["body"] for part in bodies)
@@ -97,3 +100,25 @@ def test_no_answer_at_all_is_503_too() -> None:
 def test_the_apis_answers_are_left_alone(response: Response) -> None:
     status, _, body = call(Proxy(response))
     assert (status, body) == (response.status_code, response.body)
+
+
+def test_a_crowd_is_told_when_to_come_back_and_the_watchers_are_let_in() -> None:
+    arrivals = Arrivals(1)
+    arrivals.enter(b"Bearer k")
+    status, headers, body = call(Proxy(JSONResponse({})), arrivals=arrivals, authorization="Bearer k")
+    assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
+    assert 0 < int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
+    for path in ("/healthz", "/readyz", "/-/healthz"):
+        assert call(Proxy(JSONResponse({})), arrivals=arrivals, path=path)[0] == 200
+
+
+def test_a_request_leaves_whatever_becomes_of_it() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("gone")
+
+    arrivals = Arrivals(1)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            call(broken, arrivals=arrivals)
+        assert call(Proxy(JSONResponse({})), arrivals=arrivals)[0] == 200
+    assert arrivals.under_way == 0
