@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.arrivals import Arrivals
+from deployments.arrivals import Arrivals, Guest
 from ray_app.api.errors import error_body
 
 #: Headers by which a caller could end its own requests early, keep them alive after it has hung up, or
@@ -73,7 +73,8 @@ class Edge:
             await self._pass_on(scope, receive, send)
             return
         caller = b"\n".join(value for name, value in scope["headers"] if name in _CREDENTIALS)
-        wait = self._arrivals.enter(caller)
+        guest = Guest(caller, str(scope.get("client")))
+        wait = self._arrivals.enter(guest)
         if wait is not None:
             await _crowded(wait)(scope, receive, send)
             return
@@ -81,7 +82,7 @@ class Edge:
         try:
             await self._pass_on(scope, receive, send)
         finally:
-            self._arrivals.leave(caller, time.monotonic() - began)
+            self._arrivals.leave(guest, time.monotonic() - began)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(scope, receive, send)

@@ -15,11 +15,14 @@ from typing import Any, Final
 
 import httpx
 
-from jobs.benchmark.latency import Answers, ask
+from jobs.benchmark.latency import Answers
 from jobs.benchmark.memory import MemorySampler
 from jobs.benchmark.site import served
+from jobs.benchmark.wire import Wire, WireAnswer
 
 TENANTS: Final = 10
+#: Seconds after which a client gives up.
+PATIENCE: Final = 120.0
 #: Answers that keep the promise: done, or a refusal that says when to come back.
 GOOD: Final = ("200", "429", "503")
 
@@ -57,22 +60,31 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 async def _crowd(url: str, keys: list[str], clients: int, seconds: float) -> Answers:
     answers = Answers()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120) as client:
-        head = {"authorization": f"Bearer {keys[0]}"}
-        model = (await client.get("/v1/models", headers=head)).json()["data"][0]["id"]
-        end = time.monotonic() + seconds
-        await asyncio.gather(
-            *(_caller(client, model, keys[number % len(keys)], end, answers) for number in range(clients))
-        )
+    async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {keys[0]}"}) as client:
+        model = (await client.get("/v1/models")).raise_for_status().json()["data"][0]["id"]
+    end = time.monotonic() + seconds
+    wires = [Wire(url, keys[number % len(keys)]) for number in range(clients)]
+    await asyncio.gather(*(_caller(wire, model, end, answers) for wire in wires))
     return answers
 
 
-async def _caller(client: httpx.AsyncClient, model: str, key: str, end: float, answers: Answers) -> None:
+async def _caller(wire: Wire, model: str, end: float, answers: Answers) -> None:
     number = 0
-    while time.monotonic() < end:
+    while (began := time.monotonic()) < end:
         number += 1
-        answer = await ask(client, model, f"payment fails again {number}", answers, key=key)
-        if answer is not None and answer.status_code in (429, 503):
-            wait = float(answer.headers.get("retry-after", "1"))
-            await asyncio.sleep(min(wait, max(end - time.monotonic(), 0)))
+        body = {"model": model, "input": f"payment fails again {number}"}
+        try:
+            answer = await asyncio.wait_for(wire.post("/v1/embeddings", body), PATIENCE)
+        except (OSError, EOFError, TimeoutError) as error:
+            answers.add(type(error).__name__, time.monotonic() - began)
+            continue
+        answers.add(str(answer.status), time.monotonic() - began)
+        if answer.status in (429, 503):
+            await asyncio.sleep(min(_asked_wait(answer), max(end - time.monotonic(), 0)))
+    wire.close()
+
+
+def _asked_wait(answer: WireAnswer) -> float:
+    """Seconds, as the official clients read them."""
+    milliseconds = answer.headers.get("retry-after-ms")
+    return float(milliseconds) / 1000 if milliseconds else float(answer.headers["retry-after"])

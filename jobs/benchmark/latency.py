@@ -35,19 +35,15 @@ class Answers:
         }
 
 
-async def ask(
-    client: httpx.AsyncClient, model: str, text: str, answers: Answers, *, key: str | None = None
-) -> httpx.Response | None:
-    """One request for one text, with the client's own key or ``key``; None when there was no answer."""
-    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+async def ask(client: httpx.AsyncClient, model: str, text: str, answers: Answers) -> None:
+    """One request for one text."""
     began = time.perf_counter()
     try:
-        answer = await client.post("/v1/embeddings", json={"model": model, "input": text}, headers=headers)
+        answer = await client.post("/v1/embeddings", json={"model": model, "input": text})
     except httpx.HTTPError as error:
         answers.add(type(error).__name__, time.perf_counter() - began)
-        return None
+        return
     answers.add(str(answer.status_code), time.perf_counter() - began)
-    return answer
 
 
 async def steadily(client: httpx.AsyncClient, model: str, seconds: float, period: float) -> Answers:

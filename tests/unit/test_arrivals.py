@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.arrivals import LONGEST_WAIT, Arrivals
+from deployments.arrivals import KEPT, LONGEST_WAIT, Arrivals, Guest
+
+A, B, C = Guest(b"a"), Guest(b"b"), Guest(b"c")
 
 
 class Clock:
@@ -19,75 +21,107 @@ class Clock:
         return self.now
 
 
+def connections(count: int, caller: bytes = b"a") -> list[Guest]:
+    return [Guest(caller, str(number)) for number in range(count)]
+
+
 def test_a_full_room_turns_the_next_away_until_somebody_leaves() -> None:
     arrivals = Arrivals(2, clock=Clock())
-    assert [arrivals.enter(b"a"), arrivals.enter(b"a")] == [None, None]
-    assert arrivals.enter(b"a") is not None
-    arrivals.leave(b"a", 0.1)
-    assert arrivals.enter(b"a") is None
+    assert [arrivals.enter(A), arrivals.enter(A)] == [None, None]
+    assert arrivals.enter(A) is not None
+    arrivals.leave(A, 0.1)
+    assert arrivals.enter(A) is None
     assert arrivals.under_way == 2
 
 
 def test_one_caller_cannot_keep_the_others_out() -> None:
     arrivals = Arrivals(8, clock=Clock())
-    while arrivals.enter(b"crowd") is None:
+    while arrivals.enter(A) is None:
         pass
-    let_in = [arrivals.enter(b"b") for _ in range(5)]
+    let_in = [arrivals.enter(B) for _ in range(5)]
     assert let_in[:4] == [None] * 4
     assert let_in[4] is not None
-    assert arrivals.enter(b"c") is None
+    assert arrivals.enter(C) is None
 
 
 def test_waits_follow_what_requests_take_and_come_one_after_the_other() -> None:
     arrivals = Arrivals(4, clock=Clock())
     for _ in range(200):
-        arrivals.enter(b"a")
-        arrivals.leave(b"a", 2.0)
-    while arrivals.enter(b"a") is None:
-        pass
-    # Four places of two seconds each: one comes free every half second. The first was told to the loop above.
-    waits = [arrivals.enter(b"a") for _ in range(3)]
-    assert waits == [pytest.approx(0.5 * place, rel=0.01) for place in (2, 3, 4)]
+        arrivals.enter(A)
+        arrivals.leave(A, 2.0)
+    for _ in range(4):
+        arrivals.enter(A)
+    # Four places of two seconds each: one comes free every half second.
+    waits = [arrivals.enter(guest) for guest in connections(3)]
+    assert waits == [pytest.approx(0.5 * place, rel=0.01) for place in (1, 2, 3)]
+
+
+def test_a_place_is_kept_for_whoever_was_told_to_come_back() -> None:
+    clock = Clock()
+    arrivals = Arrivals(1, clock=clock)
+    late, early = connections(2)
+    arrivals.enter(A)
+    wait = arrivals.enter(late)
+    assert wait is not None
+    arrivals.leave(A, 1.0)
+    clock.now += wait
+    assert arrivals.enter(early) is not None, "a newcomer must not take it"
+    assert arrivals.enter(late) is None
+
+
+def test_a_place_nobody_came_for_is_let_go() -> None:
+    clock = Clock()
+    arrivals = Arrivals(1, clock=clock)
+    arrivals.enter(A)
+    wait = arrivals.enter(B)
+    arrivals.leave(A, 1.0)
+    clock.now += (wait or 0) + KEPT + 0.1
+    assert arrivals.enter(C) is None
 
 
 def test_no_wait_is_longer_than_clients_obey() -> None:
     arrivals = Arrivals(1, clock=Clock())
-    arrivals.enter(b"a")
-    assert [arrivals.enter(b"a") for _ in range(1000)][-1] == LONGEST_WAIT
+    arrivals.enter(A)
+    assert [arrivals.enter(guest) for guest in connections(1000)][-1] == LONGEST_WAIT
 
 
-def test_those_who_obey_are_let_in() -> None:
-    """A crowd ten times the room, a second each: all are let in at last, and few are told to wait twice."""
-    clock, refusals, served = Clock(), 0, 0
+def test_a_crowd_that_obeys_is_let_in_when_it_was_told_to_come() -> None:
+    """Ten times the room, a second each, and whoever was served asks again at once, as a crowd does."""
+    clock, refused, again, served = Clock(), 0, 0, 0
     arrivals = Arrivals(10, clock=clock)
-    events = [(clock.now, number, "arrive") for number in range(100)]
-    while events:
-        clock.now, number, what = heapq.heappop(events)
+    events = [(clock.now, number, guest, "come") for number, guest in enumerate(connections(100))]
+    number = len(events)
+    while events and clock.now < 160:
+        clock.now, _, guest, what = heapq.heappop(events)
+        number += 1
         if what == "leave":
-            arrivals.leave(b"a", 1.0)
+            arrivals.leave(guest, 1.0)
             served += 1
-        elif (wait := arrivals.enter(b"a")) is None:
-            heapq.heappush(events, (clock.now + 1.0, number, "leave"))
+            heapq.heappush(events, (clock.now, number, guest, "come"))
+        elif (wait := arrivals.enter(guest)) is None:
+            heapq.heappush(events, (clock.now + 1.0, number, guest, "leave"))
         else:
-            refusals += 1
-            heapq.heappush(events, (clock.now + wait, number, "arrive"))
-    assert served == 100
-    assert refusals < 2 * 100
+            refused += 1
+            again += what == "back"
+            heapq.heappush(events, (clock.now + wait, number, guest, "back"))
+    assert served > 500, "sixty seconds of ten places"
+    assert again < 0.02 * refused
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.booleans()), max_size=200))
-def test_the_room_is_never_over_full_and_never_leaks(steps: list[tuple[bytes, bool]]) -> None:
-    arrivals = Arrivals(5, clock=Clock())
-    inside: list[bytes] = []
-    for caller, enters in steps:
+@given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.booleans(), st.floats(0, 2)), max_size=200))
+def test_the_room_is_never_over_full_and_never_leaks(steps: list[tuple[Guest, bool, float]]) -> None:
+    clock = Clock()
+    arrivals = Arrivals(5, clock=clock)
+    inside: list[Guest] = []
+    for guest, enters, seconds in steps:
+        clock.now += seconds
         if enters:
-            wait = arrivals.enter(caller)
+            wait = arrivals.enter(guest)
             if wait is None:
-                inside.append(caller)
+                inside.append(guest)
             else:
                 assert 0 < wait <= LONGEST_WAIT
-                assert len(inside) >= 5
-        elif caller in inside:
-            inside.remove(caller)
-            arrivals.leave(caller, 0.5)
+        elif guest in inside:
+            inside.remove(guest)
+            arrivals.leave(guest, 0.5)
         assert arrivals.under_way == len(inside) <= 10

@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.arrivals import Arrivals
+from deployments.arrivals import Arrivals, Guest
 from deployments.edge import Edge
 
 
@@ -104,7 +104,7 @@ def test_the_apis_answers_are_left_alone(response: Response) -> None:
 
 def test_a_crowd_is_told_when_to_come_back_and_the_watchers_are_let_in() -> None:
     arrivals = Arrivals(1)
-    arrivals.enter(b"Bearer k")
+    arrivals.enter(Guest(b"Bearer k"))
     status, headers, body = call(Proxy(JSONResponse({})), arrivals=arrivals, authorization="Bearer k")
     assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
     assert 0 < int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
