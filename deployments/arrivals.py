@@ -107,7 +107,9 @@ class Arrivals:
 
     def _has_room(self, caller: bytes, now: float) -> bool:
         total = self.under_way
-        if total + len(self._due(now)) < self._limit:
+        # Of a crowd that gave up nobody claims a place: an empty room must not turn newcomers away.
+        kept = min(len(self._due(now)), self._limit * 3 // 4)
+        if total + kept < self._limit:
             return True
         callers = len(self._under_way | Counter({caller: 1}))
         share = self._limit // callers if callers > 1 else 0

@@ -58,8 +58,9 @@ def test_waits_follow_what_requests_take_and_come_one_after_the_other() -> None:
 
 def test_a_place_is_kept_for_whoever_was_told_to_come_back() -> None:
     clock = Clock()
-    arrivals = Arrivals(1, clock=clock)
+    arrivals = Arrivals(2, clock=clock)
     late, early = connections(2)
+    arrivals.enter(A)
     arrivals.enter(A)
     wait = arrivals.enter(late)
     assert wait is not None
@@ -77,6 +78,17 @@ def test_a_place_nobody_came_for_is_let_go() -> None:
     arrivals.leave(A, 1.0)
     clock.now += (wait or 0) + KEPT + 0.1
     assert arrivals.enter(C) is None
+
+
+def test_a_room_that_a_crowd_has_left_takes_newcomers_at_once() -> None:
+    clock = Clock()
+    arrivals = Arrivals(8, clock=clock)
+    crowd = connections(100)
+    inside = [guest for guest in crowd if arrivals.enter(guest) is None]
+    for guest in inside:
+        arrivals.leave(guest, 1.0)
+    clock.now += 2
+    assert arrivals.enter(B) is None
 
 
 def test_no_wait_is_longer_than_clients_obey() -> None:
