@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The checkout whose git history the demo embeds too.
 REPO ?= $(CURDIR)
+# Test files run at once.
+WORKERS ?= 2
 # Nothing of a demo or a test run is reported to anybody.
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
@@ -28,8 +30,8 @@ $(VENV)/.ready: pyproject.toml
 demo: setup ## Show everything once, on invented data and the history of REPO (this checkout).
 	$(BIN)/rowbeam demo --repo "$(REPO)"
 
-test: setup ## Run all tests.
-	$(BIN)/python -m pytest
+test: setup ## Run all tests, two files at a time (WORKERS).
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: setup ## Check style, formatting and types.
 	$(BIN)/ruff check .
