@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from deployments.loopback import listen_on_loopback
 from ray_app.providers.port import Embedded
 from ray_app.serving.gateway_proxy import GatewayProxy
 from ray_app.serving.port import EmbedCall
@@ -15,6 +16,7 @@ class GatewayProxyReplica:
     """Everything that is sent to the AI gateway goes through here, online and bulk."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
+        listen_on_loopback()
         self._workspace = Workspace(Settings.from_env())
         # May ask the gateway for the size of its vectors.
         self._proxy = await asyncio.to_thread(GatewayProxy, self._workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deployments.loopback import listen_on_loopback
 from ray_app.providers.port import Embedded
 from ray_app.serving.local_model import local_model
 from ray_app.serving.port import EmbedCall
@@ -13,6 +14,7 @@ class LocalModelReplica:
 
     async def __init__(self, threads: int, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
         """``threads`` are torch's, for the whole process; ``device`` is ``cpu`` or ``cuda``."""
+        listen_on_loopback()
         settings = Settings.from_env().model_copy(update={"encoder_threads": threads})
         self._model = local_model(settings, device=device)
         await self._model.warm_up()

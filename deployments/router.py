@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.draining import DrainGate
 from deployments.keeping import keep_database
+from deployments.loopback import listen_on_loopback
 from deployments.server import open_services
 from ray_app.api.app import create_api
 from ray_app.api.middleware import log_with_request_ids
@@ -25,6 +26,7 @@ class Router:
     """A replica of the ingress. Everything it works with is made here and never pickled."""
 
     async def __init__(self, options: ServingOptions, handles: Mapping[str, DeploymentHandle]) -> None:  # type: ignore[misc]  # Serve awaits it
+        listen_on_loopback()
         log_with_request_ids()
         self._services = await open_services(options, handles)
         self._gate = DrainGate(create_api(self._services))

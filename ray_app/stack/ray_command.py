@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import Final
 
-#: The address the head gives its node. Ray replaces 127.0.0.1 by the machine's outer address, which a
-#: laptop changes with its network. On Linux all of 127/8 is this machine; elsewhere Ray keeps 127.0.0.1.
-HOST: Final = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+#: The address the head gives its node, and with ``ray_variables`` keeps: its servers then listen on
+#: loopback alone.
+HOST: Final = "127.0.0.1"
 #: Bytes of the object store; a job's blocks are small and few.
 _OBJECT_STORE_BYTES: Final = 512 * 1024**2
 

@@ -47,6 +47,9 @@ def ray_variables(settings: Settings) -> dict[str, str]:
         "RAY_AUTH_TOKEN": "",
         "RAY_AUTH_TOKEN_PATH": str(ensure_token(settings)),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Named for other systems; on every one it keeps 127.0.0.1 from being replaced by the machine's outer
+        # address, and a node that is called so listens on loopback alone. A cluster of one machine.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Under "uv run" Ray would otherwise build an environment for every worker.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # Ray's default of 15 leaves an encoder a thirtieth of a core beside any other busy process.

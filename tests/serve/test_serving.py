@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from jobs.stages import BULK_NICENESS
@@ -72,6 +73,17 @@ def test_up_opens_a_server_that_a_killed_down_left_draining(site: ServeSite) -> 
         assert client.get("/healthz").status_code == 200
         site.up()
         assert client.get("/readyz").status_code == 200
+
+
+def test_nothing_of_the_cluster_can_be_reached_from_another_machine(site: ServeSite) -> None:
+    listening = {
+        (connection.laddr.ip, process.name())
+        for process in site.processes("")
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) > 5
+    assert {each for each in listening if not each[0].removeprefix("::ffff:").startswith("127.")} == set()
 
 
 def test_an_answer_names_its_request_once(site: ServeSite, key: str) -> None:
