@@ -31,7 +31,7 @@ demo: setup ## Show everything once, on invented data and the history of REPO (t
 	$(BIN)/rowbeam demo --repo "$(REPO)"
 
 test: setup ## Run all tests, two files at a time (WORKERS).
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Check style, formatting and types.
 	$(BIN)/ruff check .
