@@ -22,7 +22,7 @@ from tests.support.api_site import ApiSite
 
 #: Attacks of one round, and rounds: what the suite is asked to try over HTTP.
 ROUND = 40
-ROUNDS = 80
+ROUNDS = 90
 
 
 @contextmanager
