@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import ray
+from ray._private import ray_constants
 
 from ray_app.errors import RayUnavailable, SettingsMismatch
 from ray_app.settings import Settings
@@ -51,6 +52,10 @@ def connected(settings: Settings) -> Iterator[str]:
 def _init(settings: Settings) -> None:
     common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
     if settings.ray_address:
+        if settings.ray_address.startswith(f"{HOST}:"):
+            # Ray reads the variable of ``ray_variables`` when it is imported, maybe before it was set; it
+            # would then look for our head at the machine's outer address, where nothing listens.
+            ray_constants.ENABLE_RAY_CLUSTER = False
         ray.init(address=settings.ray_address, **common)
         return
     ray.init(
