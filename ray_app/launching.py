@@ -77,7 +77,8 @@ def _ended(workspace: Workspace, job_id: str, log_path: Path) -> JobProgress:
 def open_store_for(settings: Settings) -> Iterator[VectorStore]:
     """The store in this process, or through the running cluster whose owner actor has it open."""
     if settings.embedded_store and settings.ray_address:
-        export_environment(Stack(settings).connection_env())
+        # No addresses: they would outlive the head they name, in this process and in all it starts.
+        export_environment(Stack(settings).authentication_env())
         from ray_app.actors.cluster import connected
         from ray_app.actors.stores import open_cluster_store
 

@@ -142,11 +142,15 @@ class Stack:
         status = self.status()
         if status.other_ray is not None:
             return {"RAY_ADDRESS": status.other_ray}
-        variables = ray_variables(self._settings)
+        variables = self.authentication_env()
         if status.head is not None:
             variables["RAY_ADDRESS"] = status.head.address
             variables["RAY_API_SERVER_ADDRESS"] = status.head.dashboard_url
         return variables
+
+    def authentication_env(self) -> dict[str, str]:
+        """The part of ``connection_env`` that says how to be let in, not where."""
+        return {} if self.status().other_ray is not None else ray_variables(self._settings)
 
     def _since(self, before: StackStatus, *, ray_ran: bool = False) -> StackStatus:
         now = self.status()

@@ -142,6 +142,8 @@ class RayHead:
         # The caller's RAY_ADDRESS names another cluster.
         environment = child_environment(self._settings.model_copy(update={"ray_address": None}))
         paths = environment.get("PYTHONPATH", "")
+        # Ray's job client goes there, whatever address it is given: another cluster, maybe one long gone.
+        environment.pop("RAY_API_SERVER_ADDRESS", None)
         environment |= variables | ports.variables() | _SERVE_VARIABLES
         if paths:  # workers run in other directories
             environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))

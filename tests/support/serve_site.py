@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,16 +21,11 @@ from ray_app.settings import Settings, child_environment
 from ray_app.stack.admin_key import admin_key_path
 from ray_app.stack.embedded import Stack
 from ray_app.stack.processes import processes_where
+from ray_app.stack.serving import free_port
 
 ROWBEAM = Path(sys.executable).with_name("rowbeam")
 #: Seconds for whatever a loaded machine of two cores is slow at.
 PATIENCE = 180.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
@@ -54,7 +48,8 @@ class ServeSite:
 
     @property
     def environment(self) -> dict[str, str]:
-        return child_environment(self.settings)
+        """An operator's shell, left over from a cluster that is gone."""
+        return child_environment(self.settings) | {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
 
     def rowbeam(self, *arguments: str) -> dict[str, Any]:
         """What a command of ours printed as JSON."""
