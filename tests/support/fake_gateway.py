@@ -236,6 +236,8 @@ def _cut(connection: socket.socket) -> None:
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
     allow_reuse_address = True
+    #: Callers that connect at once, before the thread that accepts them has its turn; 5 by default.
+    request_queue_size = 512
 
     def __init__(self, gateway: FakeGateway, port: int) -> None:
         self.gateway = gateway
