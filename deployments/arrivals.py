@@ -111,6 +111,6 @@ class Arrivals:
         kept = min(len(self._due(now)), self._limit * 3 // 4)
         if total + kept < self._limit:
             return True
-        callers = len(self._under_way | Counter({caller: 1}))
+        callers = len(self._under_way) + (caller not in self._under_way)
         share = self._limit // callers if callers > 1 else 0
         return total < 2 * self._limit and self._under_way[caller] < share

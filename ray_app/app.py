@@ -11,8 +11,8 @@ with Rowbeam.open() as rowbeam:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -96,11 +96,9 @@ class Rowbeam:
             raise RuntimeError("Rowbeam is not open: use it in a with statement.")
         return self._workspace
 
-    @contextmanager
-    def _store(self) -> Iterator[VectorStore]:
+    def _store(self) -> AbstractContextManager[VectorStore]:
         """The store, for one operation: the embedded one is left free for other processes."""
-        with launching.open_store_for(self._settings) as store:
-            yield store
+        return launching.open_store_for(self._settings)
 
     def add_tenant(
         self, name: str, *, client_id: int | None = None, placement: Placement | None = None

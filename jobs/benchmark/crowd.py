@@ -18,7 +18,8 @@ import httpx
 from jobs.benchmark.latency import Answers
 from jobs.benchmark.memory import MemorySampler
 from jobs.benchmark.site import served
-from jobs.benchmark.wire import Wire, WireAnswer
+from jobs.benchmark.wire import Wire
+from ray_app.providers.retry import asked_wait
 
 TENANTS: Final = 10
 #: Seconds after which a client gives up.
@@ -80,11 +81,8 @@ async def _caller(wire: Wire, model: str, end: float, answers: Answers) -> None:
             continue
         answers.add(str(answer.status), time.monotonic() - began)
         if answer.status in (429, 503):
-            await asyncio.sleep(min(_asked_wait(answer), max(end - time.monotonic(), 0)))
+            wait = asked_wait(answer.headers)
+            if wait is None:
+                raise RuntimeError(f"A refusal ({answer.status}) does not say when to come back.")
+            await asyncio.sleep(min(wait, max(end - time.monotonic(), 0)))
     wire.close()
-
-
-def _asked_wait(answer: WireAnswer) -> float:
-    """Seconds, as the official clients read them."""
-    milliseconds = answer.headers.get("retry-after-ms")
-    return float(milliseconds) / 1000 if milliseconds else float(answer.headers["retry-after"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from ray_app.app import Rowbeam
 from ray_app.settings import Settings
 from ray_app.stack.embedded import Stack
 from ray_app.stack.processes import descendants
+from ray_app.stack.serving import free_port
 
 #: Limits of a tenant that is not to run into them.
 UNLIMITED: Final[dict[str, int | Decimal]] = {
@@ -74,9 +74,3 @@ def served(*, local_model: str) -> Iterator[Site]:
                 yield Site(status.server.url, rowbeam, status.head.pid)
         finally:
             stack.down()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

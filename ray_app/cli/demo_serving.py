@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from contextlib import closing
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from ray_app.sample.demo_data import demo_tables
 from ray_app.settings import Settings
 from ray_app.stack.admin_key import ensure_admin_key
 from ray_app.stack.embedded import Stack
+from ray_app.stack.serving import free_port
 from ray_app.tenants import Limits
 
 #: Rows pushed through the client, of ids that no row of the tables has.
@@ -38,7 +38,7 @@ def serve_and_push(story: Story, settings: Settings, tenant: NewTenant) -> None:
         RowbeamError: the server does not start, or does not do what it should.
     """
     story.step("Start the HTTP server and push rows through the client")
-    status = Stack(settings.model_copy(update={"http_port": _free_port()})).up(server=True)
+    status = Stack(settings.model_copy(update={"http_port": free_port()})).up(server=True)
     if status.server is None or status.server.not_ready:
         raise RowbeamError(f"The server is not ready: {status.server}.", hint="Run rowbeam doctor.")
     url = status.server.url
@@ -107,10 +107,3 @@ def _shown(answer: httpx.Response) -> str:
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
-
-
-def _free_port() -> int:
-    """A port for the demo's server, which must not take the one that a real server is to have."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
