@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -57,6 +57,11 @@ class Settings(BaseModel):
     gateway: GatewaySettings | None = None
     #: ``bundled``, a folder, a hub id, or ``stub`` (deterministic vectors, for benchmarks and tests).
     local_model: str = BUNDLED_MODEL
+    #: ``fast`` lets a CPU compute with 8-bit weights where that was found to agree with the model's own
+    #: precision; ``exact`` keeps 32 bits. Both embed in the same space.
+    precision: Literal["fast", "exact"] = "fast"
+    #: Converted models and what was measured of them; None means ``home/cache``.
+    cache_dir: Path | None = None
     #: Address of a running Ray cluster; None starts a private one for each job.
     ray_address: str | None = None
     #: TOML file with table specs and preferences; None means ``home/rowbeam.toml`` when it exists.
@@ -90,6 +95,11 @@ class Settings(BaseModel):
     @property
     def edge_dir(self) -> Path:
         return self.home / "edge"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: deleting it costs time only."""
+        return self.cache_dir if self.cache_dir is not None else self.home / "cache"
 
     @property
     def run_dir(self) -> Path:
@@ -188,6 +198,8 @@ _PLAIN: Final = {
     "qdrant_url": "ROWBEAM_QDRANT_URL",
     "qdrant_api_key": "ROWBEAM_QDRANT_API_KEY",
     "local_model": "ROWBEAM_LOCAL_MODEL",
+    "precision": "ROWBEAM_PRECISION",
+    "cache_dir": "ROWBEAM_CACHE_DIR",
     "ray_address": "RAY_ADDRESS",
     "config_file": "ROWBEAM_CONFIG",
     "admin_key": "ROWBEAM_ADMIN_KEY",

@@ -111,7 +111,7 @@ def describe_space(settings: Settings) -> EmbeddingSpace:
     config = files.config()
     return EmbeddingSpace(
         model=files.name,
-        revision=files.revision(settings.home / "cache" / "digests"),
+        revision=files.revision(settings.cache / "digests"),
         dimensions=config.dimensions,
         normalized=True,
         document_prefix=config.document_prefix,
