@@ -1,1 +1,1 @@
-"""Benchmarks that a reader can run: ``python -m jobs.benchmark memory``, ``realtime`` and ``crowd``."""
+"""Benchmarks that a reader can run: ``python -m jobs.benchmark`` prints the table."""

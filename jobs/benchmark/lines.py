@@ -70,6 +70,15 @@ class Line:
         """For JSON."""
         return {**asdict(self), "details": dict(self.details), "verdict": self.verdict}
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Line:
+        """The line that ``record`` was made of."""
+        fields = {name: value for name, value in record.items() if name != "verdict"}
+        for name in ("ours", "peer"):
+            if fields[name] is not None:
+                fields[name] = Samples(tuple(fields[name]["values"]))
+        return cls(**{**fields, "target": Target(**fields["target"])})
+
 
 def in_turns(runs: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, Samples]:
     """Run all competitors ``rounds`` times, in turns, every other round backwards.
