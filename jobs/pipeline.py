@@ -28,6 +28,9 @@ ENCODER_GPUS: Final = 0.5
 GATEWAY_CPUS: Final = 0.1
 #: Bytes of the object store that blocks in flight may take: how far readers run ahead of the model.
 BLOCK_BYTES: Final = 64 * 1024**2
+#: Bytes at which a stage hands a block on: no part has fewer, so each goes on as soon as it is ready. Ray's
+#: default joins a read task's parts into one block, which is then encoded, and written, as one.
+PART_BLOCK_BYTES: Final = 1
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, 
 def _configure(free: float, gpus: float) -> None:
     data = DataContext.get_current()
     data.enable_progress_bars = False
+    data.target_max_block_size = PART_BLOCK_BYTES
     data.execution_options.verbose_progress = False
     data.execution_options.resource_limits = ExecutionResources.for_limits(
         cpu=free, gpu=gpus, object_store_memory=BLOCK_BYTES
