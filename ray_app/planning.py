@@ -14,7 +14,7 @@ from ray_app.db.ranges import RangeSpec
 from ray_app.errors import UnknownTable
 from ray_app.reading import SWEEP_RECORDS, RangeReader
 from ray_app.reports import Plan, TablePlan
-from ray_app.spaces import BATCH_SIZE, Preference, preference_for
+from ray_app.spaces import BATCH_SIZE, EmbeddingSpace, Preference, preference_for
 from ray_app.tables import parse_vector_types
 from ray_app.tenants import Tenant
 from ray_app.workspace import IndexReader, Workspace
@@ -115,65 +115,107 @@ def make_plan(
 
 
 @dataclass
-class _Survey:
-    """Outcomes of the rows a plan looked at."""
+class Survey:
+    """Outcomes of the rows of a table that a plan looked at."""
 
     rows: int = 0
     to_embed: int = 0
     unchanged: int = 0
+    #: Estimated, of the rows to embed.
     tokens: int = 0
     to_delete: int = 0
+    #: Whether these are only some of the table's rows.
+    sampled: bool = False
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What tokens take in a space."""
+
+    provider: str
+    tokens_per_second: float
+    #: Whether jobs of the last days have measured the speed; it is assumed otherwise.
+    measured: bool
+    #: US dollars; zero where the price is unknown.
+    per_million_tokens: Decimal
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a backfill of a table would come to."""
+
+    to_embed: int
+    unchanged: int
+    tokens: int
+    seconds: float
+    cost: Decimal
+
+
+def estimate(survey: Survey, rows: int, rates: Rates) -> Estimate:
+    """For a table of ``rows`` rows, all as those of the survey are."""
+    scale = rows / survey.rows if survey.rows else 0.0
+    tokens = round(survey.tokens * scale)
+    return Estimate(
+        to_embed=round(survey.to_embed * scale),
+        unchanged=round(survey.unchanged * scale),
+        tokens=tokens,
+        seconds=round(tokens / rates.tokens_per_second, 1),
+        cost=rates.per_million_tokens * tokens / 1_000_000,
+    )
+
+
+def rates_of(workspace: Workspace, space: EmbeddingSpace) -> Rates:
+    """The speed and the price of the provider that serves ``space``."""
+    provider = workspace.providers.provider_name(space)
+    with workspace.ledger.connect() as connection:
+        measured = usage.speed_of(connection, provider, space.model)
+    price = Decimal(str(workspace.providers.price_per_million(space) or 0))
+    speed = measured or ASSUMED_SPEED.get(provider, ASSUMED_LOCAL_SPEED)
+    return Rates(provider, speed, measured is not None, price)
 
 
 def _plan_table(workspace: Workspace, target: Target) -> TablePlan:
     reader, space = target.reader, target.reader.index.space
-    survey, sampled = _survey(workspace, target)
-    scale = target.rows / survey.rows if survey.rows else 0.0
-    to_embed = round(survey.to_embed * scale)
-    tokens = round(survey.tokens * scale)
-    provider = workspace.providers.provider_name(space)
-    with workspace.ledger.connect() as connection:
-        measured = usage.speed_of(connection, provider, space.model)
-    speed = measured or ASSUMED_SPEED.get(provider, ASSUMED_LOCAL_SPEED)
-    price = Decimal(str(workspace.providers.price_per_million(space) or 0))
+    survey = survey_target(workspace, target)
+    rates = rates_of(workspace, space)
+    expected = estimate(survey, target.rows, rates)
     return TablePlan(
         table=reader.index.table,
         vector_type=reader.index.vector_type,
         priority=reader.source.spec.priority,
         rows=target.rows,
-        to_embed=to_embed,
-        unchanged=round(survey.unchanged * scale),
+        to_embed=expected.to_embed,
+        unchanged=expected.unchanged,
         to_delete=survey.to_delete,
         space_id=space.space_id,
         model=space.model,
         pinned=target.pinned,
         preference=target.preference,
-        provider=provider,
+        provider=rates.provider,
         batch_size=target.batch_size,
-        estimated_tokens=tokens,
-        estimated_seconds=round(tokens / speed, 1),
-        estimated_cost=price * tokens / 1_000_000,
-        sampled=sampled,
+        estimated_tokens=expected.tokens,
+        estimated_seconds=expected.seconds,
+        estimated_cost=expected.cost,
+        sampled=survey.sampled,
     )
 
 
-def _survey(workspace: Workspace, target: Target) -> tuple[_Survey, bool]:
+def survey_target(workspace: Workspace, target: Target) -> Survey:
     """Compare the table's rows, or of a large table those of evenly spread ranges."""
     ranges = RangeReader(target.reader, workspace.source, workspace.ledger, outage_budget=0)
     work = cut_work(workspace, target)
     rows = [item for item in work if item.kind == "rows"]
-    sampled = target.rows > EXACT_ROWS
-    if sampled:
+    survey = Survey(sampled=target.rows > EXACT_ROWS)
+    if survey.sampled:
         step = max(len(rows) // SAMPLE_PAGES, 1)
         rows = rows[::step][:SAMPLE_PAGES]
-    survey = _Survey()
     for item in rows:
         for part in ranges.read("", 0, item):
             survey.rows += part.counts.read
             survey.unchanged += part.counts.unchanged
             survey.to_embed += len(set(part.record_ids))
             survey.tokens += part.estimated_tokens
-    if not sampled:
+    if not survey.sampled:
         sweeps = (item for item in work if item.kind == "sweep")
         survey.to_delete = sum(len(ranges.gone(item.lo, item.hi)[0]) for item in sweeps)
-    return survey, sampled
+    return survey
