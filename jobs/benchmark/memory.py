@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,10 +49,15 @@ class MemoryRun:
 class MemorySampler:
     """Samples the memory of processes, by default this one's children, in a thread."""
 
-    def __init__(self, processes: Callable[[], list[psutil.Process]] | None = None) -> None:
+    def __init__(
+        self, processes: Callable[[], list[psutil.Process]] | None = None, *, period: float = PERIOD
+    ) -> None:
         self._processes = processes or (lambda: psutil.Process().children(recursive=True))
+        self._period = period
         #: (anonymous and shared, file) in MiB.
         self.samples: list[tuple[float, float]] = []
+        #: When each was taken, in seconds since 1970.
+        self.times: list[float] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -71,8 +77,9 @@ class MemorySampler:
         return self.samples
 
     def _sample(self) -> None:
-        while not self._stop.wait(PERIOD):
+        while not self._stop.wait(self._period):
             sizes = [_sizes(process) for process in self._processes()]
+            self.times.append(time.time())
             own = sum(size.get("Pss_Anon", 0) + size.get("Pss_Shmem", 0) for size in sizes)
             self.samples.append((own / 1024, sum(size.get("Pss_File", 0) for size in sizes) / 1024))
 
