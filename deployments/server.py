@@ -14,6 +14,7 @@ from deployments.targets import HandleTarget
 from ray_app.actors.stores import open_cluster_store
 from ray_app.api.authentication import Authenticator
 from ray_app.api.services import Services
+from ray_app.baseline import starting_speeds
 from ray_app.db.migrate import ensure_migrated
 from ray_app.providers.local import local_name
 from ray_app.sample.schema import create_tables
@@ -62,6 +63,7 @@ def _prepare_database(workspace: Workspace) -> None:
 def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> list[PricedTarget]:
     """A target for each handle, the local ones first: their space is the default."""
     targets = []
+    speeds = starting_speeds(workspace.settings.home)
     for name, preference in (
         (LOCAL_CPU, Preference.FAST),
         (LOCAL_GPU, Preference.FAST),
@@ -70,7 +72,9 @@ def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> l
         if name in handles:
             space = workspace.providers.spaces_for(preference)
             target = HandleTarget(_provider_name(name, workspace.settings), space, handles[name])
-            targets.append(PricedTarget(target, workspace.providers.price_per_million(space)))
+            price = workspace.providers.price_per_million(space)
+            speed = speeds.get((target.name, space.space_id), 0.0)
+            targets.append(PricedTarget(target, price, speed))
     return targets
 
 

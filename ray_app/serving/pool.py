@@ -31,6 +31,8 @@ class PricedTarget:
     target: EmbeddingTarget
     #: US dollars per million tokens; None when the price is unknown, which counts as free.
     price_per_million: Decimal | None = Decimal(0)
+    #: As measured some other time, to go by until it is measured here; 0 when nobody knows.
+    tokens_per_second: float = 0.0
 
 
 @dataclass
@@ -64,7 +66,11 @@ class ProviderPool:
             space = priced.target.space
             self._spaces.setdefault(space.space_id, space)
             self._members.setdefault(space.space_id, []).append(
-                _Member(priced.target, float(priced.price_per_million or 0) / 1e6, TargetHealth(clock))
+                _Member(
+                    priced.target,
+                    float(priced.price_per_million or 0) / 1e6,
+                    TargetHealth(clock, priced.tokens_per_second),
+                )
             )
 
     def spaces(self) -> Sequence[EmbeddingSpace]:
@@ -113,7 +119,7 @@ class ProviderPool:
 
         def cost(member: _Member) -> tuple[float, float]:
             health = member.health
-            speed = 0.0 if health.forgotten else health.tokens_per_second
+            speed = health.expected_speed
             # One that nothing is known of is worth a try: it may be the fastest.
             seconds = (health.tokens + call.total_tokens) / speed if speed else health.tokens / fastest
             dollars = call.total_tokens * member.dollars_per_token if self._price_matters else 0.0

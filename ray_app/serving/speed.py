@@ -8,21 +8,26 @@ from typing import Final
 
 #: Seconds of work after which what was measured counts half.
 HALF_LIFE: Final = 30.0
+#: Seconds of work that a speed told beforehand counts for: a few calls, which may find a cold model.
+TOLD_SECONDS: Final = 10.0
 
 
 class Speed:
-    """Tokens a second, of calls that may overlap."""
+    """Tokens a second, of calls that may overlap.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    ``told`` is what it was measured to be some other time; 0 when nobody knows.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, told: float = 0.0) -> None:
         self._clock = clock
         self._busy_since = 0.0
         self._calls = 0
-        self._tokens = 0.0
-        self._seconds = 0.0
+        self._seconds = TOLD_SECONDS if told > 0 else 0.0
+        self._tokens = told * self._seconds
 
     @property
     def tokens_per_second(self) -> float:
-        """0 before the first answer."""
+        """What it was told before the first answer, else 0."""
         return self._tokens / self._seconds if self._seconds > 0 else 0.0
 
     def begin(self) -> None:

@@ -18,11 +18,16 @@ REMEMBERED: Final = 60.0
 
 
 class TargetHealth:
-    """Book-keeping of the calls to one target. ``clock`` counts seconds."""
+    """Book-keeping of the calls to one target.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    ``clock`` counts seconds; ``told`` is the target's speed in tokens a second as it was measured some
+    other time, 0 when nobody knows.
+    """
+
+    def __init__(self, clock: Callable[[], float], told: float = 0.0) -> None:
         self._clock = clock
-        self._speed = Speed(clock)
+        self._told = told
+        self._speed = Speed(clock, told)
         #: Failures in a row; those that come while it is left out anyway count as one.
         self._failures = 0
         self._out_until = float("-inf")
@@ -34,8 +39,13 @@ class TargetHealth:
 
     @property
     def tokens_per_second(self) -> float:
-        """While it has anything to do; 0 before the first answer."""
+        """While it has anything to do; what it was told before the first answer, else 0."""
         return self._speed.tokens_per_second
+
+    @property
+    def expected_speed(self) -> float:
+        """Tokens a second to go by: measured lately, or what it was told; 0 when neither is known."""
+        return self._told if self.forgotten else self.tokens_per_second
 
     @property
     def forgotten(self) -> bool:
@@ -58,7 +68,7 @@ class TargetHealth:
         trying = self._failures > 0
         self._tried = self._tried or trying
         if self.forgotten:
-            self._speed = Speed(self._clock)
+            self._speed = Speed(self._clock, self._told)
         speed = self._speed
         speed.begin()
         self.tokens += tokens

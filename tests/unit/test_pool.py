@@ -119,6 +119,39 @@ def test_the_faster_one_is_asked_once_both_are_measured() -> None:
     run(test())
 
 
+def test_speeds_told_beforehand_choose_until_there_are_measured_ones() -> None:
+    async def test() -> None:
+        clock = Clock()
+        slow, quick = Target("slow", clock, seconds=0.01), Target("quick", clock, seconds=2.0)
+        pool = ProviderPool(
+            [PricedTarget(slow, tokens_per_second=50), PricedTarget(quick, tokens_per_second=100)],
+            clock=clock,
+        )
+        assert pool.load(SPACE).tokens_per_second == 150
+        served = [(await pool.embed(call_of())).provider for _ in range(20)]
+        # It is far slower than it was told to be: its answers outweigh that, after a while.
+        assert served[0] == "quick"
+        assert served[-1] == "slow"
+        assert pool.load(SPACE).tokens_per_second > 50
+
+    run(test())
+
+
+def test_an_idle_target_goes_by_what_was_told_again() -> None:
+    async def test() -> None:
+        clock = Clock()
+        cold, other = Target("cold", clock, seconds=20.0), Target("other", clock, seconds=0.5)
+        pool = ProviderPool(
+            [PricedTarget(cold, tokens_per_second=100), PricedTarget(other, tokens_per_second=15)],
+            clock=clock,
+        )
+        assert [(await pool.embed(call_of())).provider for _ in range(3)] == ["cold", "cold", "other"]
+        clock.now += 61
+        assert (await pool.embed(call_of())).provider == "cold"
+
+    run(test())
+
+
 def test_a_queue_sends_the_next_call_elsewhere() -> None:
     async def test() -> None:
         made = site("one", "two")
