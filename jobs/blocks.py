@@ -14,7 +14,7 @@ SCHEMA: Final = pa.schema(
         *((name, pa.string()) for name in ("key", "table", "vector_type", "space_id", "counts")),
         ("version", pa.int64()),
         *((name, pa.large_string()) for name in ("record_ids", "chunk_numbers", "texts", "hashes", "data")),
-        *((name, pa.large_string()) for name in ("updated_at", "drops", "refreshes", "faults")),
+        *((name, pa.large_string()) for name in ("updated_at", "row_hashes", "drops", "refreshes", "faults")),
         ("estimated_tokens", pa.int64()),
         ("provider", pa.string()),
         ("tokens", pa.int64()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -125,7 +126,8 @@ def find_served_proxy() -> ServedProxy | None:
 class BulkGateway:
     """The gateway as the ``EmbeddingProvider`` of a job: waits out what passes, within the outage budget.
 
-    What a failed try was charged is added to the answer of the one that succeeds, or to the error.
+    What a failed try was charged is added to the answer of the one that succeeds, or to the error. Safe
+    to call from several threads.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class BulkGateway:
         self._outage_budget = 0.0 if gateway is None else gateway.outage_budget
         self._own: OwnProxy | None = None
         self._looked_at = float("-inf")
+        self._choosing = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -206,17 +209,17 @@ class BulkGateway:
 
     def _proxy(self) -> Proxy:
         """The server's proxy; while there is none, one of this process."""
-        now = time.monotonic()
-        if self._own is not None and now - self._looked_at < LOOK_AGAIN:
+        with self._choosing:
+            now = time.monotonic()
+            if self._own is not None and now - self._looked_at < LOOK_AGAIN:
+                return self._own
+            self._looked_at = now
+            served = find_served_proxy()
+            if served is not None:
+                return served  # our own stays open: another thread's call may be under way in it
+            if self._own is None:
+                self._own = OwnProxy(self._workspace, self._space)
             return self._own
-        self._looked_at = now
-        served = find_served_proxy()
-        if served is not None:
-            self.close()
-            return served
-        if self._own is None:
-            self._own = OwnProxy(self._workspace, self._space)
-        return self._own
 
 
 def _with_spending(error: RowbeamError, tokens: int, cost: Decimal) -> RowbeamError:

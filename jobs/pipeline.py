@@ -26,6 +26,8 @@ ENCODER_CPUS: Final = 4
 ENCODER_GPUS: Final = 0.5
 #: A gateway encoder only waits for HTTP.
 GATEWAY_CPUS: Final = 0.1
+#: Parts that one encoder works on: a local model takes them in turn, and never waits for the next.
+ENCODER_CALLS: Final = 2
 #: Bytes of the object store that blocks in flight may take: how far readers run ahead of the model.
 BLOCK_BYTES: Final = 64 * 1024**2
 #: Bytes at which a stage hands a block on: no part has fewer, so each goes on as soon as it is ready. Ray's
@@ -52,7 +54,8 @@ def size_pool(provider: str, free: float, gpus: float) -> EncoderPool:
     """
     io = READERS * READ_CPUS + WRITE_CPUS
     if provider == "gateway":
-        pool = EncoderPool(READERS, GATEWAY_CPUS, 0, 1)
+        # One, so that a text which two parts have is sent once.
+        pool = EncoderPool(1, GATEWAY_CPUS, 0, 1)
     elif provider == "local-gpu":
         pool = EncoderPool(max(math.floor(gpus / ENCODER_GPUS), 1), 0.5, ENCODER_GPUS, None)
     else:
@@ -92,7 +95,9 @@ def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, 
         fn_constructor_kwargs={"context": context, "threads": pool.threads},
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=pool.size),
+        compute=ActorPoolStrategy(
+            size=pool.size, max_concurrent_calls_per_actor=ENCODER_CALLS, enable_true_multi_threading=True
+        ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
     )

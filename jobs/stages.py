@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ from ray_app.errors import BudgetExhausted, ProviderUnavailable
 from ray_app.outage import ride_out
 from ray_app.parts import Part
 from ray_app.providers.port import EmbeddingProvider
+from ray_app.reuse import TextReuse, stored_lookup
 from ray_app.spaces import EmbeddingSpace
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
@@ -56,7 +58,8 @@ class EncodeStage:
     """Texts to vectors. The model is loaded at the first text, so a part without any costs nothing.
 
     Readers run ahead of the model, so it is here that a range counts as begun, and that a
-    cancelled job drops what has not been.
+    cancelled job drops what has not been. Several threads may call: while the model works for one, the
+    next prepares its part. Their texts are embedded once between them.
     """
 
     def __init__(self, context: JobContext, threads: int | None) -> None:
@@ -67,6 +70,9 @@ class EncodeStage:
             settings = settings.model_copy(update={"encoder_threads": threads})
         self._workspace = Workspace(settings)
         self._gateways: dict[str, BulkGateway] = {}
+        self._reuses: dict[str, TextReuse] = {}
+        self._making = threading.Lock()
+        self._model = threading.Lock()
         self._yields = False
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -85,7 +91,7 @@ class EncodeStage:
         space = self._context.index(part.table, part.vector_type).space
         provider = self._provider(space)
         try:
-            return encode_part(part, provider)
+            return encode_part(part, provider, self._reuse(space), self._turn(provider))
         except (ProviderUnavailable, BudgetExhausted) as error:
             if error.tokens:
                 tenant = self._context.tenant.incarnation
@@ -93,7 +99,32 @@ class EncodeStage:
                     usage.add_failed_call(connection, tenant, space, part, provider.name, error)
             raise
 
+    def _turn(self, provider: EmbeddingProvider) -> AbstractContextManager[object]:
+        """What a call of the provider holds, so that its seconds are its own and no wait for another's."""
+        return nullcontext() if provider.name == "gateway" else self._model
+
+    def _reuse(self, space: EmbeddingSpace) -> TextReuse:
+        with self._making:
+            if space.space_id not in self._reuses:
+                from ray_app.actors.stores import open_cluster_store
+
+                workspace, scope = self._workspace, self._workspace.registry.scope(self._context.tenant)
+                store = open_cluster_store(workspace.settings)
+                stored = stored_lookup(workspace.ledger, store, scope, space)
+                budget = workspace.settings.outage_budget
+                self._reuses[space.space_id] = TextReuse(
+                    space,
+                    lambda hashes: ride_out(
+                        lambda: stored(hashes), budget=budget, what="The ledger or the vector store"
+                    ),
+                )
+            return self._reuses[space.space_id]
+
     def _provider(self, space: EmbeddingSpace) -> EmbeddingProvider:
+        with self._making:
+            return self._make_provider(space)
+
+    def _make_provider(self, space: EmbeddingSpace) -> EmbeddingProvider:
         name = self._workspace.providers.provider_name(space)
         if name == "gateway":
             return self._gateway(space)

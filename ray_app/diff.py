@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from ray_app.db.source import SourceRow
+from ray_app.db.source import Recipe, SourceRow
 from ray_app.reports import Counts
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import DataChange
 from ray_app.tables import TextRule
-from ray_app.text import content_hash, data_hash, microseconds, payload_of, render
+from ray_app.text import RENDERING, content_hash, data_hash, microseconds, payload_of, render
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,17 @@ class Change:
     old_chunks: int
     #: The row's own time, microseconds since 1970, when it has one.
     updated_at: int | None = None
+    row_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A row from which its record's vectors and payload would be made as they are."""
+
+    record_id: str
+    content_hash: str
+    data_hash: str
+    row_hash: str
 
 
 @dataclass
@@ -48,6 +62,8 @@ class Diff:
     refreshes: list[DataChange] = field(default_factory=list)
     #: Records with vectors and no text any more, with the number of their chunks.
     emptied: dict[str, int] = field(default_factory=dict)
+    #: Of unchanged records, where their rows were hashed.
+    sightings: list[Sighting] = field(default_factory=list)
     unchanged: int = 0
     #: Records of which a newer state is embedded already; counted as unchanged.
     older: int = 0
@@ -76,6 +92,7 @@ class Diff:
         self.changes += other.changes
         self.refreshes += other.refreshes
         self.emptied |= other.emptied
+        self.sightings += other.sightings
         self.unchanged += other.unchanged
         self.older += other.older
         self.no_text += other.no_text
@@ -96,6 +113,16 @@ class Comparer:
     space: EmbeddingSpace
     chunker_id: str
     updated_column: str | None = None
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """A row's time is no part of it: whether a text is embedded is never decided by that alone."""
+        made = (
+            *(RENDERING, self.space.space_id, self.chunker_id),
+            *(self.rule.mode, self.rule.columns, tuple(self.payload)),
+        )
+        salt = hashlib.sha256(json.dumps(made).encode()).hexdigest()
+        return Recipe(tuple(dict.fromkeys((*self.rule.columns, *self.payload))), salt)
 
     def compare(
         self, rows: Iterable[SourceRow], known: Mapping[str, LedgerEntry], dead: Mapping[str, str]
@@ -127,8 +154,11 @@ class Comparer:
             diff.dead += 1
         else:
             old = entry.chunks if entry else 0
-            diff.changes.append(Change(row.record_id, text, digest, data, old, updated_at))
+            diff.changes.append(Change(row.record_id, text, digest, data, old, updated_at, row.row_hash))
             return
         # A dead record too: the vectors of its former text are still found and filtered.
-        if entry and entry.data_hash != data_hash(data):
+        payload_hash = data_hash(data)
+        if entry and entry.data_hash != payload_hash:
             diff.refreshes.append(DataChange(row.record_id, entry.chunks, data))
+        elif entry and entry.content_hash == digest and row.row_hash is not None:
+            diff.sightings.append(Sighting(row.record_id, digest, payload_hash, row.row_hash))

@@ -3,41 +3,64 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from ray_app.errors import ItemError
 from ray_app.parts import Fault, Part
-from ray_app.providers.port import EmbeddingProvider
+from ray_app.providers.port import Embedded, EmbeddingProvider
+from ray_app.reuse import TextReuse
 from ray_app.text import SNIPPET_CHARS
 
 
-def encode_part(part: Part, provider: EmbeddingProvider) -> Part:
-    """The part with its texts embedded by ``provider``.
+def encode_part(
+    part: Part,
+    provider: EmbeddingProvider,
+    reuse: TextReuse | None = None,
+    turn: AbstractContextManager[object] | None = None,
+) -> Part:
+    """The part with its texts embedded by ``provider``, those left out that ``reuse`` has vectors of.
+
+    Without ``reuse``, each distinct text of the part is embedded. ``turn`` is held while the provider
+    works, for threads that share one.
 
     Raises:
         ProviderUnavailable: the provider is down; the part is as it was and can be tried again.
     """
     if not part.texts:
         return part
-    started = time.perf_counter()
-    answer = provider.embed_documents(part.texts)
-    seconds = time.perf_counter() - started
-    if answer.vectors.dtype != np.float32 or answer.vectors.shape[0] != len(part.texts):
-        raise ValueError(
-            f"Provider {provider.name} answered {answer.vectors.shape} for {len(part.texts)} texts."
-        )
+    if reuse is None:
+        reuse = TextReuse(provider.space, lambda _: {}, capacity=len(part.texts))
+    seconds = 0.0
+
+    def embed(texts: Sequence[str]) -> Embedded:
+        nonlocal seconds
+        with turn or nullcontext():
+            started = time.perf_counter()
+            answer = provider.embed_documents(texts)
+            seconds += time.perf_counter() - started
+        if answer.vectors.dtype != np.float32 or answer.vectors.shape[0] != len(texts):
+            raise ValueError(
+                f"Provider {provider.name} answered {answer.vectors.shape} for {len(texts)} texts."
+            )
+        return answer
+
+    answer = reuse.embed(part.texts, embed)
+    embedded = answer.embedded
     faults = {
         part.record_ids[place]: item_fault(part.record_ids[place], part.hashes[place], error)
-        for place, error in sorted(answer.faults.items(), reverse=True)
+        for place, error in sorted(embedded.faults.items(), reverse=True)
     }
     return part.encoded(
-        answer.vectors,
+        embedded.vectors,
         list(faults.values()),
         provider=provider.name,
-        tokens=answer.tokens,
-        cost=answer.cost,
+        tokens=embedded.tokens,
+        cost=embedded.cost,
         seconds=seconds,
+        sent=answer.sent,
     )
 
 

@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Part:
-    """Chunk i is row i of the six lists and of ``vectors``."""
+    """Chunk i is row i of the seven lists and of ``vectors``."""
 
     key: PartKey
     table: str
@@ -60,6 +60,8 @@ class Part:
     data: list[Mapping[str, Any]] = field(default_factory=list)
     #: The rows' own times, microseconds since 1970.
     updated_at: list[int | None] = field(default_factory=list)
+    #: ``SourceRow.row_hash`` in hexadecimal; empty for rows that were not read from a table.
+    row_hashes: list[str | None] = field(default_factory=list)
     #: Points to delete, as (record id, chunk): of records gone, and tails of records that became shorter.
     drops: list[tuple[str, int]] = field(default_factory=list)
     #: Records that get new payload columns and keep their vectors.
@@ -84,8 +86,12 @@ class Part:
         tokens: int,
         cost: Decimal,
         seconds: float,
+        sent: Set[int],
     ) -> Part:
-        """The part with ``vectors`` for its texts, without the records named in ``faults``."""
+        """The part with ``vectors`` for its texts, without the records named in ``faults``.
+
+        ``sent`` are the places of the texts that the provider was given.
+        """
         bad = {fault.record_id for fault in faults}
         # A dead record keeps its former vectors, tail included, until it can be embedded.
         left = replace(self, vectors=vectors).without(bad)
@@ -94,6 +100,9 @@ class Part:
             embedded=len(set(left.record_ids)),
             dead=self.counts.dead + len(bad),
             chunks=len(left.record_ids),
+            reused=sum(
+                place not in sent and record not in bad for place, record in enumerate(self.record_ids)
+            ),
         )
         return replace(
             left,
@@ -116,6 +125,7 @@ class Part:
             hashes=[self.hashes[place] for place in keep],
             data=[self.data[place] for place in keep],
             updated_at=[self.updated_at[place] for place in keep],
+            row_hashes=[self.row_hashes[place] for place in keep] if self.row_hashes else [],
             drops=[drop for drop in self.drops if drop[0] not in records],
             refreshes=[change for change in self.refreshes if change.record_id not in records],
             faults=[fault for fault in self.faults if fault.record_id not in records],
@@ -140,6 +150,7 @@ class Part:
             "counts": json.dumps(asdict(self.counts)),
             "data": json.dumps(self.data),
             "updated_at": json.dumps(self.updated_at),
+            "row_hashes": json.dumps(self.row_hashes),
             "drops": json.dumps(self.drops),
             "refreshes": json.dumps([asdict(change) for change in self.refreshes]),
             "faults": json.dumps([asdict(fault) for fault in self.faults]),
@@ -171,6 +182,7 @@ class Part:
             hashes=json.loads(row["hashes"]),
             data=json.loads(row["data"]),
             updated_at=json.loads(row["updated_at"]),
+            row_hashes=json.loads(row["row_hashes"]),
             drops=[(record, chunk) for record, chunk in json.loads(row["drops"])],
             refreshes=[DataChange(**change) for change in json.loads(row["refreshes"])],
             faults=[Fault(**fault) for fault in json.loads(row["faults"])],

@@ -1,30 +1,75 @@
 """Settle what has not changed before any actor starts.
 
 A second backfill of an unchanged table is the common case, and starting Ray for it would cost more
-than the work. The driver itself compares the ranges of indexes that have vectors and marks clean
-ones done; the rest go to the pipeline. It gives up on an index that turns out to be mostly changed
-and after ``BUDGET`` seconds, since many readers compare faster than one.
+than the work. Rows are hashed by Postgres and compared with the hashes of the rows that vectors were
+made of; only rows that differ are read. Ranges in which nothing has to be written are marked done, the
+rest go to the pipeline. It gives up on an index that turns out to be mostly changed and after
+``BUDGET`` seconds, since many readers compare faster than one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
 from sqlalchemy import Engine
 
 from ray_app.db import ranges
+from ray_app.db.indexes import list_indexes
 from ray_app.db.ranges import RangeSpec
-from ray_app.diff import Diff
+from ray_app.diff import Diff, Sighting
 from ray_app.reading import RangeReader
 from ray_app.reports import Counts
+from ray_app.tenants import Tenant
+from ray_app.workspace import Workspace
 
 #: Seconds of single-threaded comparing before the pipeline takes over.
 BUDGET: Final = 20.0
 #: Ranges looked at before an index may be given up on.
 TRIAL: Final = 20
+#: Rows whose outcomes are sought at once.
+BLOCK_ROWS: Final = 500
+#: Ranges settled in one transaction.
+BATCH: Final = 500
+
+
+def settle_job(workspace: Workspace, job_id: str, tenant: Tenant, budget: float = BUDGET) -> list[RangeSpec]:
+    """Settle the clean ranges of a taken job, for about ``budget`` seconds; returns those that are left."""
+    deadline = time.monotonic() + budget
+    pinned = list_indexes(workspace.ledger, tenant.incarnation)
+    left: list[RangeSpec] = []
+    pending = ranges.pending(workspace.ledger, job_id)
+    for where, group in groupby(pending, key=lambda item: (item.table, item.vector_type)):
+        work = list(group)
+        settled: set[int] = set()
+        if any(item.kind == "sweep" for item in work):  # it has vectors, so there is something to compare
+            reader = RangeReader(
+                workspace.reader(tenant, pinned[where]),
+                *(workspace.source, workspace.ledger, workspace.settings.outage_budget),
+            )
+            settled = settle_unchanged(reader, workspace.ledger, job_id, work, deadline)
+        left += [item for item in work if item.seq not in settled]
+    return left
+
+
+@dataclass
+class _Scan:
+    """How far the rows of an index have been compared."""
+
+    clean: bool = True
+    #: Records with vectors among the rows seen.
+    known: int = 0
+    settled: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    seq: int
+    counts: Counts
+    sightings: Sequence[Sighting] = ()
 
 
 def settle_unchanged(
@@ -34,61 +79,114 @@ def settle_unchanged(
 
     ``deadline`` is on the clock of ``time.monotonic``.
     """
-    settled: set[int] = set()
-    for kind, group in groupby(work, key=lambda item: item.kind):
-        if kind == "rows":
-            outcomes = _compare_rows(reader, list(group), deadline)
-        elif kind == "sweep":
-            outcomes = _sweep(reader, list(group), deadline)
+    scan = _Scan()
+    rows = [item for item in work if item.kind == "rows"]
+    runs = _runs(rows)
+    for run in runs:
+        _settle(reader, ledger, job_id, _compare_rows(reader, run, deadline, scan), scan)
+    sweeps = [item for item in work if item.kind == "sweep"]
+    whole = len(runs) == 1 and rows[0].lo is None and rows[-1].hi is None
+    if whole and scan.clean and scan.known == reader.records():
+        # Every record of the ledger was met as a row, so none is gone.
+        outcomes = iter([_Outcome(item.seq, Counts()) for item in sweeps])
+    else:
+        outcomes = _sweep(reader, sweeps, deadline)
+    _settle(reader, ledger, job_id, outcomes, scan)
+    return scan.settled
+
+
+def _settle(
+    reader: RangeReader, ledger: Engine, job_id: str, outcomes: Iterator[_Outcome], scan: _Scan
+) -> None:
+    for batch in _batches(outcomes):
+        with ledger.begin() as connection:
+            reader.recognise(connection, [item for outcome in batch for item in outcome.sightings])
+            ranges.finish(connection, job_id, [(outcome.seq, outcome.counts) for outcome in batch])
+        scan.settled |= {outcome.seq for outcome in batch}
+
+
+def _runs(work: Sequence[RangeSpec]) -> list[list[RangeSpec]]:
+    """``work`` cut where ranges do not adjoin, because what was between them is done."""
+    runs: list[list[RangeSpec]] = []
+    for item in work:
+        if runs and runs[-1][-1].hi is not None and runs[-1][-1].hi == item.lo:
+            runs[-1].append(item)
         else:
-            continue
-        for batch in _batches(outcomes):
-            with ledger.begin() as connection:
-                ranges.finish(connection, job_id, batch)
-            settled |= {seq for seq, _ in batch}
-    return settled
+            runs.append([item])
+    return runs
 
 
 def _compare_rows(
-    reader: RangeReader, work: list[RangeSpec], deadline: float
-) -> Iterator[tuple[int, Counts]]:
+    reader: RangeReader, work: list[RangeSpec], deadline: float, scan: _Scan
+) -> Iterator[_Outcome]:
     """Clean ranges with their counts. Reads across range borders: a page is larger than a range."""
     place, dirty, diff = 0, 0, Diff()
-    lo, end = work[0].lo, work[-1].hi
+    for record, outcome in _diffs(reader, work[0].lo, work[-1].hi, deadline, scan):
+        if outcome is not None:
+            diff.add(outcome)
+        if record == work[place].hi:
+            if diff.clean:
+                yield _Outcome(work[place].seq, diff.counts, diff.sightings)
+            dirty += not diff.clean
+            scan.clean &= diff.clean
+            place, diff = place + 1, Diff()
+            if place == len(work):
+                return
+            if place >= TRIAL and dirty * 2 > place:
+                scan.clean = False
+                return
+    # Only when every border was seen is what is left the last range, and all of it.
+    if place == len(work) - 1 and diff.clean and time.monotonic() < deadline:
+        yield _Outcome(work[place].seq, diff.counts, diff.sightings)
+    else:
+        scan.clean = False
+
+
+def _diffs(
+    reader: RangeReader, lo: str | None, hi: str | None, deadline: float, scan: _Scan
+) -> Iterator[tuple[str, Diff | None]]:
+    """The rows of (lo, hi] in order, each with its outcome; None for one that has gone meanwhile.
+
+    Ends early at the deadline.
+    """
+    more: str | None = lo
     while time.monotonic() < deadline:
-        page = reader.page(lo, end)
-        known, dead = reader.lookup(page.rows)
-        for row in page.rows:
-            diff.add(reader.compare([row], known, dead))
-            if row.record_id == work[place].hi:
-                if diff.clean:
-                    yield work[place].seq, diff.counts
-                dirty += not diff.clean
-                place, diff = place + 1, Diff()
-                if place >= TRIAL and dirty * 2 > place:
-                    return
-        if page.last:
-            # Only when every border was seen is what is left the last range, and all of it.
-            if place == len(work) - 1 and diff.clean:
-                yield work[place].seq, diff.counts
+        page, more = reader.hashes(more, hi)
+        for start in range(0, len(page), BLOCK_ROWS):
+            if time.monotonic() >= deadline:
+                return
+            block = page[start : start + BLOCK_ROWS]
+            compared = _compared(reader, [record for record, recognised in block if not recognised], scan)
+            for record, recognised in block:
+                scan.known += recognised
+                yield record, Diff(unchanged=1) if recognised else compared.get(record)
+        if more is None:
             return
-        lo = page.hi
 
 
-def _sweep(reader: RangeReader, work: list[RangeSpec], deadline: float) -> Iterator[tuple[int, Counts]]:
+def _compared(reader: RangeReader, ids: Sequence[str], scan: _Scan) -> dict[str, Diff]:
+    found: dict[str, Diff] = {}
+    for rows in reader.rows_of(ids) if ids else ():
+        known, dead = reader.lookup(rows)
+        scan.known += len(known)
+        found |= {row.record_id: reader.compare([row], known, dead) for row in rows}
+    return found
+
+
+def _sweep(reader: RangeReader, work: Sequence[RangeSpec], deadline: float) -> Iterator[_Outcome]:
     for item in work:
         if time.monotonic() >= deadline:
             return
         gone, _, rest = reader.gone(item.lo, item.hi)
         if not gone and rest is None:
-            yield item.seq, Counts()
+            yield _Outcome(item.seq, Counts())
 
 
-def _batches(outcomes: Iterator[tuple[int, Counts]], size: int = 200) -> Iterator[list[tuple[int, Counts]]]:
-    batch: list[tuple[int, Counts]] = []
+def _batches(outcomes: Iterator[_Outcome]) -> Iterator[list[_Outcome]]:
+    batch: list[_Outcome] = []
     for outcome in outcomes:
         batch.append(outcome)
-        if len(batch) == size:
+        if len(batch) == BATCH:
             yield batch
             batch = []
     if batch:

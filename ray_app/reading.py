@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from ray_app.db import dead_letters, ledger
+from ray_app.db import dead_letters, ledger, recognition, records
 from ray_app.db.ranges import RangeSpec
 from ray_app.db.source import SourceRow
-from ray_app.diff import Diff, LedgerEntry
+from ray_app.diff import Diff, LedgerEntry, Sighting
 from ray_app.outage import ride_out
 from ray_app.parts import Part, PartKey
 from ray_app.reports import Counts
@@ -25,6 +25,8 @@ PART_ROWS: Final = 500
 PART_CHARS: Final = 4_000_000
 #: Ledger records looked up at once by a sweep.
 SWEEP_RECORDS: Final = 2_000
+#: Rows recognised by their hashes at once.
+HASHED_ROWS: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class RangeReader:
             with self._source.connect() as connection:
                 version = self._index.source.clock(connection)
                 client = self._index.tenant.client_id
-                rows = list(self._index.source.read_ids(connection, client, work.keys or ()))
+                recipe = self._index.comparer.recipe
+                rows = list(self._index.source.read_ids(connection, client, work.keys or (), recipe))
                 return Page(rows, version, None, last=True)
 
         # A redrive: these failed before, and are to be tried again as they are.
@@ -93,12 +96,58 @@ class RangeReader:
         source, rows, size = self._index.source, [], 0
         with self._source.connect() as connection:
             version = source.clock(connection)
-            for row in source.read(connection, self._index.tenant.client_id, lo, hi):
+            recipe = self._index.comparer.recipe
+            for row in source.read(connection, self._index.tenant.client_id, lo, hi, recipe):
                 rows.append(row)
-                size += sum(len(value) for value in row.values.values() if isinstance(value, str))
+                size += _chars(row)
                 if len(rows) == PART_ROWS or size >= PART_CHARS:
                     return Page(rows, version, row.record_id, last=False)
         return Page(rows, version, None, last=True)
+
+    def hashes(self, lo: str | None, hi: str | None) -> tuple[list[tuple[str, bool]], str | None]:
+        """The first rows with keys in (lo, hi], each with whether the ledger recognises it as it is.
+
+        Returns them with the last one's key, None when there are no more. A recognised row is unchanged:
+        what its record has was made of a row with the same hash.
+        """
+        index, size = self._index.index, HASHED_ROWS
+        where = (self._index.tenant.incarnation, index.table, index.vector_type)
+        with self._source.connect() as connection:
+            client, recipe = self._index.tenant.client_id, self._index.comparer.recipe
+            page = self._index.source.hashes(connection, client, lo, hi, recipe, size)
+        with self._ledger.connect() as connection:
+            known = recognition.row_hashes(connection, *where, [record for record, _ in page])
+        rows = [(record, known.get(record) == digest) for record, digest in page]
+        return rows, page[-1][0] if len(page) == size else None
+
+    def rows_of(self, ids: Sequence[str]) -> Iterator[list[SourceRow]]:
+        """The rows of ``ids`` that are still there, by key, as many at a time as one part takes."""
+        rows, size = [], 0
+        with self._source.connect() as connection:
+            client, recipe = self._index.tenant.client_id, self._index.comparer.recipe
+            for row in self._index.source.read_ids(connection, client, ids, recipe):
+                rows.append(row)
+                size += _chars(row)
+                if len(rows) == PART_ROWS or size >= PART_CHARS:
+                    yield rows
+                    rows, size = [], 0
+        if rows:
+            yield rows
+
+    def records(self) -> int:
+        """Records of the index that have vectors, by the ledger."""
+        index = self._index.index
+        with self._ledger.connect() as connection:
+            return ledger.record_count(
+                connection, self._index.tenant.incarnation, index.table, index.vector_type
+            )
+
+    def recognise(self, connection: Connection, sightings: Sequence[Sighting]) -> None:
+        """Let these rows be recognised from now on, in the caller's transaction of the ledger."""
+        index, incarnation = self._index.index, self._index.tenant.incarnation
+        if sightings:
+            records.lock_records(connection, incarnation, index.table, [item.record_id for item in sightings])
+            recognition.note_rows(connection, incarnation, index.table, index.vector_type, sightings)
 
     def lookup(self, rows: list[SourceRow]) -> tuple[dict[str, LedgerEntry], dict[str, str]]:
         """What the ledger knows of these rows: their vectors, and their open dead letters' hashes."""
@@ -116,7 +165,11 @@ class RangeReader:
         known, dead = self._ride_out(partial(self.lookup, page.rows))
         diff = self.compare(page.rows, known, {} if retry_dead else dead)
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("record_ids", "chunk_numbers", "texts", "hashes", "data", "updated_at")
+            name: []
+            for name in (
+                *("record_ids", "chunk_numbers", "texts", "hashes"),
+                *("data", "updated_at", "row_hashes"),
+            )
         }
         drops = [(record, chunk) for record, chunks in diff.emptied.items() for chunk in range(chunks)]
         pieces = self._index.chunker.chunk([change.text for change in diff.changes])
@@ -124,7 +177,7 @@ class RangeReader:
             for number, chunk in enumerate(chunks):
                 row = (
                     *(change.record_id, number, chunk.text),
-                    *(change.content_hash, change.data, change.updated_at),
+                    *(change.content_hash, change.data, change.updated_at, change.row_hash),
                 )
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
@@ -156,3 +209,7 @@ class RangeReader:
         if last == hi:
             last = None  # full, and the range's end
         return {record: chunks for record, chunks in page.items() if record not in there}, version, last
+
+
+def _chars(row: SourceRow) -> int:
+    return sum(len(value) for value in row.values.values() if isinstance(value, str))

@@ -48,6 +48,8 @@ class Counts:
     deleted: int = 0
     #: Points written; a long text is several.
     chunks: int = 0
+    #: Those of them whose text had a vector already and was sent to no model.
+    reused: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))

@@ -16,6 +16,8 @@ from ray_app.tables import TextMode, TextRule
 
 #: Characters of a chunk kept beside its vector.
 SNIPPET_CHARS: Final = 500
+#: Counts changes of ``render`` and ``payload_of``: rows hashed before one are compared once more.
+RENDERING: Final = 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -120,6 +122,16 @@ def content_hash(text: str, space: EmbeddingSpace, chunker_id: str) -> str:
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()[:32]
+
+
+def text_hash(text: str, space: EmbeddingSpace) -> bytes:
+    """16 bytes that say which vector a chunk has: the same exactly for the same text in the same space."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (space.space_id, text):
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.digest()
 
 
 def data_hash(data: Mapping[str, Any]) -> str:

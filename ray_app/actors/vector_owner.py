@@ -16,7 +16,7 @@ from ray_app.actors.cluster import NAMESPACE, worker_settings
 from ray_app.errors import RowbeamError, StoreUnavailable
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint
+from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint, StoredVector
 from ray_app.tenants import TenantScope
 
 
@@ -134,6 +134,12 @@ class OwnedStore:
     def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
         vectors: npt.NDArray[np.float32] = self._call("vectors_of", scope, index, record_id)
         return vectors
+
+    def stored_vectors(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> dict[tuple[str, int], StoredVector]:
+        found: dict[tuple[str, int], StoredVector] = self._call("stored_vectors", scope, index, keys)
+        return found
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         return int(self._call("count", scope, index))

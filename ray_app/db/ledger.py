@@ -29,10 +29,11 @@ from ray_app.identity import point_id
 from ray_app.parts import Part
 from ray_app.spaces import EmbeddingSpace
 from ray_app.tenants import TenantScope
-from ray_app.text import SNIPPET_CHARS, data_hash
+from ray_app.text import SNIPPET_CHARS, data_hash, text_hash
 
 
-def _of_index(incarnation: UUID, table: str, vector_type: str) -> ColumnElement[bool]:
+def of_index(incarnation: UUID, table: str, vector_type: str) -> ColumnElement[bool]:
+    """Whether a row of ``qdrant_vectors`` belongs to the index."""
     vectors = qdrant_vectors.c
     return and_(
         vectors.incarnation == incarnation, vectors.table_name == table, vectors.vector_type == vector_type
@@ -56,7 +57,7 @@ def entries(
             func.count(),
             func.max(vectors.updated_at),
         )
-        .where(_of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids)))
+        .where(of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids)))
         .group_by(vectors.record_id)
     )
     return {record: LedgerEntry(*known) for record, *known in connection.execute(query)}
@@ -75,7 +76,7 @@ def record_page(
     record = qdrant_vectors.c.record_id
     query = (
         select(record, func.count().label("chunks"))
-        .where(_of_index(incarnation, table, vector_type))
+        .where(of_index(incarnation, table, vector_type))
         .group_by(record)
         .order_by(record)
         .limit(limit)
@@ -96,7 +97,7 @@ def record_edges(
             qdrant_vectors.c.record_id,
             func.row_number().over(order_by=qdrant_vectors.c.record_id).label("place"),
         )
-        .where(_of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0)
+        .where(of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0)
         .subquery()
     )
     edges = connection.scalars(
@@ -108,15 +109,13 @@ def record_edges(
 
 def record_count(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> int:
     """Records of the index that have vectors."""
-    query = select(func.count()).where(
-        _of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0
-    )
+    query = select(func.count()).where(of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0)
     return int(connection.scalar(query) or 0)
 
 
 def point_count(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> int:
     """Points of the index, by the ledger."""
-    query = select(func.count()).where(_of_index(incarnation, table, vector_type))
+    query = select(func.count()).where(of_index(incarnation, table, vector_type))
     return int(connection.scalar(query) or 0)
 
 
@@ -147,6 +146,8 @@ def _upsert_vectors(connection: Connection, scope: TenantScope, space: Embedding
             ),
             "space_id": part.space_id,
             "content_hash": digest,
+            "text_hash": text_hash(text, space),
+            "row_hash": bytes.fromhex(row_hash) if row_hash is not None else None,
             "data_hash": data_hash(data),
             "version": part.version,
             "updated_at": updated_at,
@@ -155,10 +156,11 @@ def _upsert_vectors(connection: Connection, scope: TenantScope, space: Embedding
             "model": space.model,
             "embedded_at": now,
         }
-        for record, chunk, digest, text, data, updated_at in zip(
+        for record, chunk, digest, row_hash, text, data, updated_at in zip(
             part.record_ids,
             part.chunk_numbers,
             part.hashes,
+            part.row_hashes or [None] * len(part.record_ids),
             part.texts,
             part.data,
             part.updated_at,
@@ -169,7 +171,7 @@ def _upsert_vectors(connection: Connection, scope: TenantScope, space: Embedding
         return
     statement = insert(qdrant_vectors)
     names = (
-        *("space_id", "content_hash", "data_hash", "version", "updated_at"),
+        *("space_id", "content_hash", "text_hash", "row_hash", "data_hash", "version", "updated_at"),
         *("snippet", "provider", "model", "embedded_at"),
     )
     changed = {name: statement.excluded[name] for name in names}
@@ -191,7 +193,7 @@ def _delete_vectors(connection: Connection, incarnation: UUID, part: Part) -> No
     gone = func.unnest(records, chunks).table_valued("record_id", "chunk").render_derived()
     connection.execute(
         delete(qdrant_vectors).where(
-            _of_index(incarnation, part.table, part.vector_type),
+            of_index(incarnation, part.table, part.vector_type),
             qdrant_vectors.c.record_id == gone.c.record_id,
             qdrant_vectors.c.chunk == gone.c.chunk,
         )
@@ -207,11 +209,11 @@ def _refresh_data(connection: Connection, incarnation: UUID, part: Part) -> None
     connection.execute(
         update(qdrant_vectors)
         .where(
-            _of_index(incarnation, part.table, part.vector_type),
+            of_index(incarnation, part.table, part.vector_type),
             qdrant_vectors.c.record_id == fresh.c.record_id,
             qdrant_vectors.c.version <= part.version,
         )
-        .values(data_hash=fresh.c.data_hash, version=part.version)
+        .values(data_hash=fresh.c.data_hash, version=part.version, row_hash=None)
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
+from sqlalchemy import ARRAY, BigInteger, Connection, Engine, Integer, func, insert, literal, select, update
 
 from ray_app.db.schema import jobs, ranges
 from ray_app.errors import LostJob
@@ -149,12 +149,13 @@ def finish(connection: Connection, job_id: str, outcomes: Sequence[tuple[int, Co
     """Mark ranges as done that needed no write."""
     if not outcomes:
         return
+    numbers = literal([seq for seq, _ in outcomes], ARRAY(Integer))
+    counted = (
+        literal([getattr(counts, name) for _, counts in outcomes], ARRAY(BigInteger)) for name in _COUNTS
+    )
+    outcome = func.unnest(numbers, *counted).table_valued("seq", *_COUNTS).render_derived("outcome")
     connection.execute(
         update(ranges)
-        .where(ranges.c.job_id == bindparam("of_job"), ranges.c.seq == bindparam("of_seq"))
-        .values(state="done", finished_at=func.now(), **{name: bindparam(f"n_{name}") for name in _COUNTS}),
-        [
-            {"of_job": job_id, "of_seq": seq, **{f"n_{name}": getattr(counts, name) for name in _COUNTS}}
-            for seq, counts in outcomes
-        ],
+        .where(ranges.c.job_id == job_id, ranges.c.seq == outcome.c.seq)
+        .values(state="done", finished_at=func.now(), **{name: outcome.c[name] for name in _COUNTS})
     )

@@ -126,6 +126,10 @@ qdrant_vectors = Table(
     Column("point_id", UUID(as_uuid=True), nullable=False),
     Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
     Column("content_hash", Text, nullable=False),
+    #: ``text.text_hash`` of the chunk, by which another row of the same text finds its vector.
+    Column("text_hash", LargeBinary),
+    #: Of the row as its table's server hashed it; null when the point was not made of that row.
+    Column("row_hash", LargeBinary),
     #: Of the payload columns the point was last given.
     Column("data_hash", Text, nullable=False),
     #: Source clock at the read, microseconds since 1970.
@@ -137,6 +141,7 @@ qdrant_vectors = Table(
     Column("model", Text, nullable=False),
     Column("embedded_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("point_id"),
+    Index("ix_qdrant_vectors_incarnation_text_hash", "incarnation", "text_hash"),
 )
 
 jobs = Table(
@@ -206,6 +211,7 @@ ranges = Table(
     _count("dead"),
     _count("deleted"),
     _count("chunks"),
+    _count("reused"),
     _now("finished_at", null=True),
     Index("ix_ranges_job_id_state", "job_id", "state"),
 )

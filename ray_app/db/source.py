@@ -39,6 +39,8 @@ from ray_app.tables import TableSpec
 
 #: Rows fetched at once; bounds memory when rows are large.
 FETCH_ROWS: Final = 64
+#: The label of a row's hash among its columns.
+_ROW_HASH: Final = "rowbeam_row_hash"
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,25 @@ class KeyRange:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What an index makes its texts and payload of; rows are hashed by it, in Postgres.
+
+    Of two rows with one hash by one recipe the same is made.
+    """
+
+    columns: tuple[str, ...]
+    #: Differs between recipes that make something else of the same columns.
+    salt: str
+
+
+@dataclass(frozen=True)
 class SourceRow:
     """One active row of a tenant: its key as text, and the columns a spec names."""
 
     record_id: str
     values: dict[str, Any]
+    #: By the recipe it was read for, 32 hex digits; None when it was read for none.
+    row_hash: str | None = None
 
 
 class SourceTable:
@@ -150,17 +166,42 @@ class SourceTable:
         ]
 
     def read(
-        self, connection: Connection, client_id: int, lo: str | None, hi: str | None
+        self,
+        connection: Connection,
+        client_id: int,
+        lo: str | None,
+        hi: str | None,
+        recipe: Recipe | None = None,
     ) -> Iterator[SourceRow]:
         """The tenant's active rows with keys in (lo, hi], by key, a few in memory at a time."""
-        query = select(self._table).where(self._mine(client_id), *self._between(lo, hi)).order_by(self._key)
+        query = self._select(recipe).where(self._mine(client_id), *self._between(lo, hi)).order_by(self._key)
         yield from self._rows(connection, query)
 
-    def read_ids(self, connection: Connection, client_id: int, ids: Sequence[str]) -> Iterator[SourceRow]:
+    def read_ids(
+        self, connection: Connection, client_id: int, ids: Sequence[str], recipe: Recipe | None = None
+    ) -> Iterator[SourceRow]:
         """The tenant's active rows among ``ids``, by key."""
         mine = and_(self._mine(client_id), self._key.in_(self._keys(ids)))
-        query = select(self._table).where(mine).order_by(self._key)
+        query = self._select(recipe).where(mine).order_by(self._key)
         yield from self._rows(connection, query)
+
+    def hashes(
+        self,
+        connection: Connection,
+        client_id: int,
+        lo: str | None,
+        hi: str | None,
+        recipe: Recipe,
+        limit: int,
+    ) -> list[tuple[str, str]]:
+        """(record id, row hash) of the tenant's first ``limit`` active rows with keys in (lo, hi], by key."""
+        query = (
+            select(cast(self._key, Text), self._row_hash(recipe))
+            .where(self._mine(client_id), *self._between(lo, hi))
+            .order_by(self._key)
+            .limit(limit)
+        )
+        return [(record, digest) for record, digest in connection.execute(query)]
 
     def present(self, connection: Connection, client_id: int, ids: Sequence[str]) -> set[str]:
         """Which of ``ids`` are active rows of the tenant."""
@@ -192,13 +233,24 @@ class SourceTable:
         # unnest of one array parameter: any number of ids is one statement to plan and cache.
         return select(cast(func.unnest(literal(list(ids), sqltypes.ARRAY(Text))), self._key.type))
 
+    def _select(self, recipe: Recipe | None) -> Select[Any]:
+        return select(self._table, *([self._row_hash(recipe).label(_ROW_HASH)] if recipe else []))
+
+    def _row_hash(self, recipe: Recipe) -> ColumnElement[str]:
+        # As a record's text every type has one form, in which different values differ.
+        columns = [self._table.c[name] for name in recipe.columns if name in self._table.c]
+        salt = "\n".join([recipe.salt, *(column.name for column in columns)])
+        hashed: ColumnElement[str] = func.md5(literal(salt, Text) + cast(func.row(*columns), Text))
+        return hashed
+
     def _rows(self, connection: Connection, query: Select[Any]) -> Iterator[SourceRow]:
         key = self.spec.primary_key
         streaming = connection.execution_options(stream_results=True, max_row_buffer=FETCH_ROWS)
         with streaming.execute(query) as result:
             for row in result.mappings():
                 values = dict(row)
-                yield SourceRow(str(values[key]), values)
+                row_hash = values.pop(_ROW_HASH, None)
+                yield SourceRow(str(values[key]), values, row_hash)
 
 
 def _check_columns(spec: TableSpec, found: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def add_part(connection: Connection, incarnation: UUID, space: EmbeddingSpace, p
         model=space.model,
         table_name=part.table,
         job_id=part.key.job_id,
-        texts=part.counts.chunks,
+        texts=part.counts.chunks - part.counts.reused,
         tokens=part.tokens,
         cost=part.cost,
         seconds=part.seconds,

@@ -19,7 +19,15 @@ from ray_app.store import payload
 from ray_app.store.conditions import check_fields, compile_conditions
 from ray_app.store.filters import Where, cut_ids
 from ray_app.store.payload import Found, NewPoint
-from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint
+from ray_app.store.port import (
+    Condition,
+    DataChange,
+    Hit,
+    IndexKey,
+    PointBatch,
+    StoredPoint,
+    StoredVector,
+)
 from ray_app.store.ranking import MAX_FETCH, best_by_record
 from ray_app.store.updates import PayloadUpdate, stamp_data
 from ray_app.store.words import WordVector, query_vector
@@ -121,6 +129,19 @@ class IsolatedStore(ABC):
             own += found
             if len(found) < _CHUNKS:
                 return payload.as_vectors(own, index.space)
+
+    def stored_vectors(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> dict[tuple[str, int], StoredVector]:
+        ids = [payload.point_key(scope, index, record_id, chunk) for record_id, chunk in keys]
+        partition = payload.partition_of(scope, index)
+        found: list[Found] = []
+        for cut in cut_ids(ids):
+            where = Where(scope.incarnation, partition, cut)
+            page, _ = self._page(scope, index.space, where, None, len(cut), vectors=True)
+            payload.check_tenant(scope, page)
+            found += page
+        return payload.as_stored_vectors(found)
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         return self._count(scope, index.space, self._all_of(scope, index))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ray_app.errors import InputError, IsolationViolation
 from ray_app.identity import partition_id, point_id
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import Hit, IndexKey, PointBatch, PointMeta, Scalar, StoredPoint
+from ray_app.store.port import Hit, IndexKey, PointBatch, PointMeta, Scalar, StoredPoint, StoredVector
 from ray_app.store.sizing import json_bytes
 from ray_app.store.words import WordVector, document_vector
 from ray_app.tenants import TenantScope
@@ -233,6 +233,16 @@ def as_vectors(found: Sequence[Found], space: EmbeddingSpace) -> npt.NDArray[np.
     ordered = sorted(found, key=lambda point: point.payload[CHUNK])
     vectors = np.array([point.vector for point in ordered], np.float32)
     return vectors.reshape(len(ordered), space.dimensions)
+
+
+def as_stored_vectors(found: Sequence[Found]) -> dict[tuple[str, int], StoredVector]:
+    """Their vectors and content hashes by (record id, chunk)."""
+    return {
+        (point.payload[RECORD], point.payload[CHUNK]): StoredVector(
+            point.payload[HASH], np.array(point.vector, np.float32)
+        )
+        for point in found
+    }
 
 
 def as_stored(found: Found) -> StoredPoint:

@@ -103,6 +103,15 @@ class StoredPoint:
     version: int
 
 
+@dataclass(frozen=True)
+class StoredVector:
+    """A point's vector, with the hash that says of which text it is one."""
+
+    content_hash: str
+    #: float32 of shape (dimensions,), scaled to length 1, as the store keeps it.
+    vector: npt.NDArray[np.float32]
+
+
 class VectorStore(Protocol):
     """Where vectors live.
 
@@ -160,6 +169,11 @@ class VectorStore(Protocol):
 
         Scaled to length 1, as the store keeps them.
         """
+
+    def stored_vectors(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> dict[tuple[str, int], StoredVector]:
+        """The vectors of (record_id, chunk) ``keys``, by key; missing ones are left out."""
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         """Exact number of points of the index."""

@@ -12,7 +12,16 @@ import numpy.typing as npt
 from ray_app.errors import ConfigError
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint, VectorStore
+from ray_app.store.port import (
+    Condition,
+    DataChange,
+    Hit,
+    IndexKey,
+    PointBatch,
+    StoredPoint,
+    StoredVector,
+    VectorStore,
+)
 from ray_app.tenants import Placement, TenantScope
 
 
@@ -80,6 +89,11 @@ class RoutedStore:
 
     def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
         return self._of(scope).vectors_of(scope, index, record_id)
+
+    def stored_vectors(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> dict[tuple[str, int], StoredVector]:
+        return self._of(scope).stored_vectors(scope, index, keys)
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
         return self._of(scope).count(scope, index)

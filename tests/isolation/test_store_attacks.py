@@ -62,6 +62,12 @@ def fill(world: World, scope: TenantScope, index: IndexKey, metas: list[PointMet
     world.store.upsert(scope, index, PointBatch(metas, vectors, 1))
 
 
+def is_theirs(vector: np.ndarray[Any, Any]) -> bool:
+    """Whether it is the one that ``only-theirs`` was stored with."""
+    theirs = np.random.default_rng(3).standard_normal((4, 4)).astype(np.float32)[3]
+    return bool(np.allclose(vector, theirs / np.linalg.norm(theirs), atol=1e-5))
+
+
 def view(world: World, scope: TenantScope) -> list[Any]:
     """Everything a tenant has in the store, scores included."""
     seen: list[Any] = []
@@ -89,7 +95,17 @@ CONDITIONS = st.lists(
 )
 CALLS = st.tuples(
     st.sampled_from(
-        ("search", "search_words", "vectors_of", "upsert", "set_data", "delete", "count", "scroll")
+        (
+            "search",
+            "search_words",
+            "vectors_of",
+            "stored_vectors",
+            "upsert",
+            "set_data",
+            "delete",
+            "count",
+            "scroll",
+        )
     ),
     st.sampled_from((*TABLES, *INJECTIONS)),
     st.sampled_from(IDS),
@@ -110,8 +126,12 @@ def attempt(world: World, scope: TenantScope, call: tuple[Any, ...]) -> None:
         case "search_words":
             found = store.search_words(scope, index, "theirs ours text", limit=50, conditions=conditions)
         case "vectors_of":
+            if record == "only-theirs":  # ours may have it too by now, with a vector of its own
+                assert not any(is_theirs(row) for row in store.vectors_of(scope, index, record))
+        case "stored_vectors":
             if record == "only-theirs":
-                assert store.vectors_of(scope, index, record).shape == (0, 4)
+                stored = store.stored_vectors(scope, index, [(record, 0), (record, 1)])
+                assert not any(is_theirs(point.vector) for point in stored.values())
         case "upsert":
             mine = PointMeta(record, 0, "ours", "h", "p", "2026-11-23T10:00:00+00:00", {"owner": "ours"})
             store.ensure_index(scope, index, [])

@@ -80,3 +80,33 @@ def test_a_refused_key_fails_at_once_and_says_so(open_site: Callable[..., JobSit
         assert "key" in (job.error or "")
         assert SECRET not in (job.error or "")
         assert site.rowbeam.dead_letters("acme") == []
+
+
+def test_each_distinct_text_is_sent_once_whatever_rows_tables_and_types_have_it(
+    open_site: Callable[..., JobSite],
+) -> None:
+    with FakeGateway(api_key=SECRET, dimensions=64) as gateway:
+        site = open_site(gateway=gateway_settings(gateway))
+        site.sql(
+            "INSERT INTO pull_requests (id, client_id, title)"
+            " SELECT n, 1, 'title ' || (n % 120) FROM generate_series(1, 900) AS n"
+        )
+        site.sql(
+            "INSERT INTO issues (id, client_id, summary)"
+            " SELECT n, 1, 'title ' || (n % 150) FROM generate_series(1, 300) AS n"
+        )
+        job = site.rowbeam.backfill(
+            "acme", tables=[TABLE, "issues"], vector_types=["content", "summary"], prefer=Preference.QUALITY
+        )
+        assert job.state is JobState.SUCCEEDED, job.error
+        assert (job.counts.embedded, job.counts.chunks, job.counts.reused) == (2400, 2400, 2250)
+        assert sorted(gateway.texts) == sorted(f"title {number}" for number in range(150))
+        usage = site.rowbeam.usage("acme")
+        assert (usage.texts, usage.tokens) == (150, job.tokens)
+        points, rows = site.rowbeam.count_points("acme")
+        assert points == rows == 2400
+
+        site.sql("INSERT INTO pull_requests (id, client_id, title) VALUES (901, 1, 'title 149')")
+        again = site.backfill(prefer=Preference.QUALITY)
+        assert (again.counts.embedded, again.counts.reused, again.tokens) == (1, 1, 0)
+        assert len(gateway.texts) == 150

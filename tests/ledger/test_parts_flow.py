@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import select
 
 from ray_app import planning, reading
-from ray_app.backfilling import create_backfill, ensure_indexes
 from ray_app.db import ranges
 from ray_app.db.indexes import list_indexes
-from ray_app.db.jobs import TakenJob, finish_job, take_job
+from ray_app.db.jobs import finish_job, take_job
 from ray_app.db.progress import job_progress
-from ray_app.db.ranges import RangeSpec
-from ray_app.db.schema import dead_letters, qdrant_vectors, usage
+from ray_app.db.schema import dead_letters, qdrant_vectors
 from ray_app.encoders.stub import POISON
 from ray_app.encoding import encode_part
 from ray_app.errors import UnknownTenant
@@ -25,102 +23,15 @@ from ray_app.onboarding import count_points
 from ray_app.parts import Part
 from ray_app.planning import make_plan
 from ray_app.prescan import settle_unchanged
-from ray_app.reading import RangeReader
 from ray_app.reports import Counts, JobState
-from ray_app.searching import search
 from ray_app.settings import Settings
 from ray_app.spaces import VectorType
 from ray_app.store.edge import EdgeStore
-from ray_app.store.port import Condition, IndexKey
-from ray_app.tenants import Placement, Tenant
+from ray_app.store.port import IndexKey
+from ray_app.tenants import Placement
 from ray_app.workspace import Workspace
 from ray_app.writing import PartWriter, store_points
-
-TABLE = "pull_requests"
-
-
-@dataclass
-class Site:
-    """A tenant with rows, and the stages called one after the other."""
-
-    workspace: Workspace
-    store: EdgeStore
-    tenant: Tenant
-
-    def sql(self, statement: str, **values: object) -> None:
-        with self.workspace.ledger.begin() as connection:
-            connection.execute(text(statement), values)
-
-    def insert(self, *rows: tuple[int, str | None], client: int = 1) -> None:
-        for key, title in rows:
-            self.sql(
-                "INSERT INTO pull_requests (id, client_id, title, status)"
-                " VALUES (:key, :client, :title, 'open')",
-                key=key,
-                client=client,
-                title=title,
-            )
-
-    def reader(self) -> RangeReader:
-        pinned = list_indexes(self.workspace.ledger, self.tenant.incarnation)
-        index = self.workspace.reader(self.tenant, pinned[TABLE, VectorType.CONTENT])
-        return RangeReader(index, self.workspace.source, self.workspace.ledger, outage_budget=0)
-
-    def start(self) -> TakenJob:
-        job_id = create_backfill(self.workspace, self.tenant, tables=[TABLE])
-        pinned = list_indexes(self.workspace.ledger, self.tenant.incarnation).values()
-        ensure_indexes(self.workspace, self.store, self.tenant, pinned)
-        return take_job(self.workspace.ledger, job_id)
-
-    def parts(self, job: TakenJob) -> Iterator[Part]:
-        reader = self.reader()
-        for item in ranges.pending(self.workspace.ledger, job.job_id):
-            yield from reader.read(job.job_id, job.run, item)
-
-    def write(self, part: Part) -> bool:
-        space = list_indexes(self.workspace.ledger, self.tenant.incarnation)[TABLE, VectorType.CONTENT].space
-        scope = self.workspace.registry.scope(self.tenant)
-        writer = PartWriter(scope, self.store, self.workspace.ledger, outage_budget=0)
-        provider = self.workspace.providers.provider_for(space)
-        return writer.write(encode_part(part, provider), space).counted
-
-    def backfill(self) -> Counts:
-        job = self.start()
-        for part in self.parts(job):
-            self.write(part)
-        assert ranges.pending(self.workspace.ledger, job.job_id) == []
-        finish_job(self.workspace.ledger, job, JobState.SUCCEEDED)
-        counts = job_progress(self.workspace.ledger, job.job_id).counts
-        assert counts.balanced
-        points, rows = count_points(self.workspace, self.store, self.tenant)
-        assert points == rows
-        return counts
-
-    def find(self, words: str, *, limit: int = 3, **columns: object) -> list[str]:
-        """Records nearest to ``words`` whose payload columns have these values."""
-        hits = search(
-            self.workspace,
-            self.store,
-            self.tenant,
-            TABLE,
-            words,
-            limit=limit,
-            conditions=[Condition(name, "eq", value) for name, value in columns.items()],
-            vector_type="content",
-        )
-        return [hit.record_id for hit in hits]
-
-    def texts_billed(self) -> int:
-        """Texts that the model was given so far."""
-        with self.workspace.ledger.connect() as connection:
-            return int(connection.scalar(select(func.sum(usage.c.texts))) or 0)
-
-    def prescan(self) -> tuple[TakenJob, list[RangeSpec]]:
-        """A new job, and the ranges that its prescan leaves to the pipeline."""
-        job = self.start()
-        work = ranges.pending(self.workspace.ledger, job.job_id)
-        settle_unchanged(self.reader(), self.workspace.ledger, job.job_id, work, time.monotonic() + 60)
-        return job, ranges.pending(self.workspace.ledger, job.job_id)
+from tests.support.parts_site import TABLE, Site
 
 
 @pytest.fixture
@@ -164,7 +75,7 @@ def test_only_what_changed_is_embedded_again(site: Site) -> None:
     site.sql("UPDATE pull_requests SET active = false WHERE id BETWEEN 25 AND 27")
     site.sql("DELETE FROM pull_requests WHERE id = 28")
     site.sql("UPDATE pull_requests SET title = NULL WHERE id = 29")
-    assert site.backfill() == Counts(read=30, embedded=10, unchanged=15, deleted=5, chunks=10)
+    assert site.backfill() == Counts(read=30, embedded=10, unchanged=15, deleted=5, chunks=10, reused=9)
     assert site.backfill() == Counts(read=25, unchanged=25) + Counts(read=1, no_text=1)
 
 

@@ -81,6 +81,7 @@ OPERATIONS: Final[dict[str, Callable[[Twins], Iterable[Any]]]] = {
         if "theirs" in hit.snippet
     ],
     "vectors_of": lambda it: list(it.world.store.vectors_of(it.ours, it.index, "1")),
+    "stored_vectors": lambda it: list(it.world.store.stored_vectors(it.ours, it.index, [("1", 0)])),
     "count": lambda it: range(it.world.store.count(it.ours, it.index) - 1),
     "scroll": lambda it: [
         point for point in it.world.store.scroll(it.ours, it.index) if point.record_id != "own"

@@ -32,7 +32,7 @@ from tests.support.vector_store_world import DIMENSIONS, SECRET, World, batch, m
 
 ROOT = Path(__file__).parents[3]
 #: Reads whose points can be looked at before they leave; Edge counts without fetching.
-CHECKED_READS = {"search", "search_words", "vectors_of", "scroll"}
+CHECKED_READS = {"search", "search_words", "vectors_of", "stored_vectors", "scroll"}
 
 
 def port_methods() -> dict[str, Any]:
