@@ -72,10 +72,8 @@ class Regression:
     def __str__(self) -> str:
         change = abs(self.now / self.before - 1)
         worse = "slower" if self.measure == "ms" else "fewer"
-        return (
-            f"{self.provider}: {self.now:,.1f} {self.measure}, {change:.0%} {worse}"
-            f" than in the last baseline ({self.before:,.1f})."
-        )
+        now = f"{self.provider}: {_figure(self.now)} {self.measure}"
+        return f"{now}, {change:.0%} {worse} than in the last baseline ({_figure(self.before)})."
 
 
 def regressions(before: Baseline, now: Baseline, tolerance: float = TOLERANCE) -> Iterator[Regression]:
@@ -141,6 +139,10 @@ def starting_speeds(home: Path) -> Mapping[tuple[str, str], float]:
     if baseline is None:
         return {}
     return {(item.name, item.space_id): item.tokens_per_second for item in baseline.providers}
+
+
+def _figure(number: float) -> str:
+    return f"{number:,.1f}" if number >= 10 else f"{number:.3g}"
 
 
 _BASELINE: Final = TypeAdapter(Baseline)

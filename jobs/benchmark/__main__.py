@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.benchmark import crowd, memory, realtime, report
+from jobs.benchmark import crowd, memory, providers, realtime, report
 from jobs.benchmark.lines import Line
 from jobs.benchmark.parts import PARTS, add_common_arguments, load_part, run_in_children
 from jobs.benchmark.plot import draw
-from ray_app.cli.output import note, show
+from ray_app.cli.output import FAILED, emit_json, note, show, show_error
+from ray_app.errors import RowbeamError
 from ray_app.settings import Settings
 
 
@@ -24,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     whole = not given or (given[0].startswith("-") and given[0] not in ("-h", "--help"))
     args = _parser().parse_args(["all", *given] if whole else given)
     args.command = shlex.join(["python", "-m", "jobs.benchmark", *given])
-    status: int = args.run(args)
+    try:
+        status: int = args.run(args)
+    except RowbeamError as error:
+        show_error(error, as_json=getattr(args, "json", False))
+        return FAILED
     return status
 
 
@@ -44,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--record-only", action="store_true", help=argparse.SUPPRESS)
         part.add_arguments(command)
         command.set_defaults(run=_run_part, part=name)
+    command = commands.add_parser(
+        "providers", help=_first_line(providers.__doc__), description=providers.__doc__
+    )
+    providers.add_arguments(command)
+    command.set_defaults(run=providers.run)
     for module in (memory, realtime, crowd):
         name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(name, help=_first_line(module.__doc__), description=module.__doc__)
@@ -92,16 +102,21 @@ def _collect(measured: Iterable[Line], into: list[Line] | None = None) -> list[L
 
 
 def _publish(lines: list[Line], args: argparse.Namespace, suffix: str, failed: Sequence[str] = ()) -> int:
-    show(report.table(lines))
-    for text in report.notes(lines):
-        note(text)
-    for name in failed:
-        note(f"The part {name} broke; its error is above.")
     stem = f"{time.strftime('%Y-%m-%dT%H%M%S')}{suffix}"
     out = args.out or Settings.from_env().home / "benchmarks" / f"{stem}.json"
-    report.write_record(report.record(lines, command=args.command, failed=failed), out)
-    note(f"Record: {out}")
-    note(draw(lines, args.plot or out.with_suffix(".png")))
+    record = report.record(lines, command=args.command, failed=failed)
+    report.write_record(record, out)
+    drawn = draw(lines, args.plot or out.with_suffix(".png"))
+    if args.json:
+        emit_json(record)
+    else:
+        show(report.table(lines))
+    for text in report.notes(lines):
+        note(text, as_json=args.json)
+    for name in failed:
+        note(f"The part {name} broke; its error is above.", as_json=args.json)
+    note(f"Record: {out}", as_json=args.json)
+    note(drawn, as_json=args.json)
     return report.exit_status(lines, failed)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from jobs.benchmark.machine import cores
+from ray_app.encoders.device import usable_cores
 from ray_app.encoders.model_files import describe_space, find_model
 from ray_app.encoders.port import FloatArray
 from ray_app.encoders.stub import StubOptions
@@ -83,7 +83,7 @@ def sentence_transformer(settings: Settings, device: str, half: bool = False) ->
     import torch
     from sentence_transformers import SentenceTransformer
 
-    torch.set_num_threads(settings.encoder_threads or cores())
+    torch.set_num_threads(settings.encoder_threads or usable_cores())
     model = SentenceTransformer(
         str(find_model(settings.local_model).folder),
         device=device,

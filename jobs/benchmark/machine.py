@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
+
+from ray_app.encoders.device import likely_device, usable_cores
 
 #: Instruction sets that decide how fast a model runs on a CPU.
 _FLAGS: Final = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -25,19 +26,16 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": model,
         "flags": [flag for flag in _FLAGS if flag in flags],
-        "cores": cores(),
+        "cores": usable_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
     }
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
+def machine_name() -> str:
+    """What decides how fast a provider is here, in a line."""
+    return f"{_cpu()[0]}, {usable_cores()} cores, {likely_device()}"
 
 
 def _cpu() -> tuple[str, frozenset[str]]:

@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -27,11 +26,7 @@ from jobs.benchmark.lines import ROUNDS, Line
 from jobs.benchmark.report import say
 
 #: In the order of the table.
-PARTS: Final = tuple(
-    name
-    for name in ("encoder", "gpu", "bulk", "search", "http", "scale", "million")
-    if find_spec(f"jobs.benchmark.{name}") is not None
-)
+PARTS: Final = ("encoder", "gpu", "bulk", "search", "http", "scale", "million")
 
 
 class Part(Protocol):
@@ -50,14 +45,21 @@ def load_part(name: str) -> Part:
     return cast(Part, import_module(f"jobs.benchmark.{name}"))
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=_positive, default=ROUNDS, help="times each pair runs, in turns")
+def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of whatever measures."""
+    parser.add_argument("--rounds", type=_positive, default=ROUNDS, help="times each is measured, in turns")
     parser.add_argument(
         "--texts",
         type=Path,
         nargs="+",
         help="JSON lines with title and body (.gz allowed); default: generated texts",
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of every part of the table."""
+    add_measuring_arguments(parser)
     parser.add_argument("--model", default="bundled", help="ROWBEAM_LOCAL_MODEL of what is measured")
     parser.add_argument("--out", type=Path, help="where the JSON record goes; default: under ROWBEAM_HOME")
     parser.add_argument("--plot", type=Path, help="where the plot goes; default: beside the record, as .png")
