@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Final
 from zlib import crc32
@@ -37,6 +37,10 @@ _UNSPACED: Final = (
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _DOTS: Final = re.compile(r"[.\-]")
+#: Words whose parts are kept: texts repeat theirs, and cutting costs more than all else a write does.
+_KEPT_WORDS: Final = 65_536
+#: Letters of the longest of them, so that what is kept stays small.
+_KEPT_LETTERS: Final = 40
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,15 @@ def words(text: str) -> Iterator[str]:
         word = found.group()
         if unspaced.match(word):
             yield from (word[at : at + 2] for at in range(max(1, len(word) - 1)))
+        elif len(word) <= _KEPT_LETTERS:
+            yield from _kept_parts(word)
         else:
             yield from _with_parts(word)
+
+
+@lru_cache(maxsize=_KEPT_WORDS)
+def _kept_parts(word: str) -> tuple[str, ...]:
+    return tuple(_with_parts(word))
 
 
 def _with_parts(word: str) -> Iterator[str]:
