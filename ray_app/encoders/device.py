@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
+@cache
 def likely_device() -> str:
     """``cuda``, ``mps`` or ``cpu``, from the installed torch build and the machine's device files.
 
-    A guess for plans, which must be quick; the encoder asks torch itself when it loads.
+    A guess for plans, which must be quick; the encoder asks torch itself when it loads. Asked once in a process:
+    looking up the installed version reads files, and a server would do it for each request.
     """
     try:
         build = version("torch")
