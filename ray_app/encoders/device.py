@@ -14,8 +14,8 @@ from pathlib import Path
 def likely_device() -> str:
     """``cuda``, ``mps`` or ``cpu``, from the installed torch build and the machine's device files.
 
-    A guess for plans, which must be quick; the encoder asks torch itself when it loads. Asked once in a process:
-    looking up the installed version reads files, and a server would do it for each request.
+    A guess for plans, which must be quick; the encoder asks torch itself when it loads. Looked up once in
+    a process: an installed version is read from files, and a server would do it for each request.
     """
     try:
         build = version("torch")
