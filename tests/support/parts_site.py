@@ -111,9 +111,20 @@ class Site:
         with self.workspace.ledger.connect() as connection:
             return int(connection.scalar(select(func.sum(usage.c.texts))) or 0)
 
+    def settle(self, job: TakenJob) -> list[RangeSpec]:
+        """Prescan a job; the ranges that are left to the pipeline."""
+        work = ranges.pending(self.workspace.ledger, job.job_id)
+        settle_unchanged(self.reader(), self.workspace.ledger, job.job_id, work, time.monotonic() + 60)
+        return ranges.pending(self.workspace.ledger, job.job_id)
+
     def prescan(self) -> tuple[TakenJob, list[RangeSpec]]:
         """A new job, and the ranges that its prescan leaves to the pipeline."""
         job = self.start()
-        work = ranges.pending(self.workspace.ledger, job.job_id)
-        settle_unchanged(self.reader(), self.workspace.ledger, job.job_id, work, time.monotonic() + 60)
-        return job, ranges.pending(self.workspace.ledger, job.job_id)
+        return job, self.settle(job)
+
+    def prescan_counts(self) -> tuple[Counts, int]:
+        """What the prescan of a new job settles, and how many ranges it leaves; the job is ended."""
+        job, left = self.prescan()
+        counts = job_progress(self.workspace.ledger, job.job_id).counts
+        finish_job(self.workspace.ledger, job, JobState.FAILED, "Only its prescan was wanted.")
+        return counts, len(left)
