@@ -12,14 +12,16 @@ from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, read_da
 
 from jobs.postgres_source import PostgresRanges
 from jobs.stages import EncodeStage, JobContext, WriteStage
-from ray_app.actors.cluster import free_cpus, free_gpus
+from ray_app.actors.cluster import free_cpus_by_node, free_gpus
 from ray_app.db.ranges import RangeSpec
 from ray_app.errors import RayUnavailable
 
-#: Reading and writing wait for Postgres and the store most of the time.
+#: Reading and writing wait for Postgres and the store most of the time. A row costs a reader a small part of
+#: what it costs an encoder, so two readers keep dozens of encoders busy.
 READ_CPUS: Final = 0.25
 WRITE_CPUS: Final = 0.25
 READERS: Final = 2
+_IO_CPUS: Final = READERS * READ_CPUS + WRITE_CPUS
 #: Logical CPUs, and torch threads, of one local encoder where there are that many.
 ENCODER_CPUS: Final = 4
 #: Share of a GPU of one local encoder; the server's replica has the other half by default.
@@ -46,29 +48,29 @@ class EncoderPool:
     threads: int | None
 
 
-def size_pool(provider: str, free: float, gpus: float) -> EncoderPool:
-    """The encoder actors that fit beside readers and the writer into what is free: logical CPUs, and GPUs.
+def size_pool(provider: str, nodes: Sequence[float], gpus: float) -> EncoderPool:
+    """The encoder actors that fit beside readers and the writer into what is free.
+
+    ``nodes`` are the free logical CPUs of each node, ``gpus`` the free GPUs of all.
 
     Raises:
         RayUnavailable: not even one fits; Ray Data would wait for ever.
     """
-    io = READERS * READ_CPUS + WRITE_CPUS
     if provider == "gateway":
         # One, so that a text which two parts have is sent once.
         pool = EncoderPool(1, GATEWAY_CPUS, 0, 1)
     elif provider == "local-gpu":
         pool = EncoderPool(max(math.floor(gpus / ENCODER_GPUS), 1), 0.5, ENCODER_GPUS, None)
     else:
-        cpus = min(float(ENCODER_CPUS), float(math.floor(free - io)))
-        size = max(1, math.floor((free - io) / cpus)) if cpus >= 1 else 1
-        pool = EncoderPool(size, max(cpus, 0.5), 0, math.floor(cpus) if size > 1 else None)
+        size, cpus = _fit(nodes)
+        pool = EncoderPool(size, cpus, 0, math.floor(cpus) if size > 1 else None)
     if pool.gpus > gpus:
         raise RayUnavailable(
             f"The job needs {pool.gpus:g} of a GPU and the cluster has {gpus:g} free.",
             hint="Wait for other jobs, or leave it a share: gpu_share of the server's options.",
         )
-    needed = io + pool.size * pool.cpus
-    if needed > free:
+    needed, free = _IO_CPUS + pool.size * pool.cpus, sum(nodes)
+    if needed > free or pool.cpus > max(nodes):
         raise RayUnavailable(
             f"The job needs {needed:g} free logical CPUs and the cluster has {free:g}.",
             hint="Wait for other jobs, stop Serve replicas, or add a node (ray start --num-cpus).",
@@ -76,14 +78,30 @@ def size_pool(provider: str, free: float, gpus: float) -> EncoderPool:
     return pool
 
 
+def _fit(nodes: Sequence[float]) -> tuple[int, float]:
+    """How many CPU encoders, of how many logical CPUs each: as many CPUs as one can have, then all that fit.
+
+    An actor is on one node, so what is free on several does not add up. An encoder of half a CPU is
+    the smallest; one is answered also where none fits.
+    """
+    for cpus in (*range(ENCODER_CPUS, 0, -1), 0.5):
+        size = sum(math.floor(free / cpus) for free in nodes)
+        # Readers and the writer are small enough for what any node has left.
+        while size and size * cpus + _IO_CPUS > sum(nodes):
+            size -= 1
+        if size:
+            return size, float(cpus)
+    return 1, 0.5
+
+
 def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, progress: Any) -> None:
     """Do ``work``, all of it served by ``provider``. Returns when every part has been written.
 
     Raises what a stage raised, as Ray wraps it.
     """
-    free, gpus = free_cpus(), free_gpus()
-    pool = size_pool(provider, free, gpus)
-    _configure(free, gpus)
+    nodes, gpus = free_cpus_by_node(), free_gpus()
+    pool = size_pool(provider, nodes, gpus)
+    _configure(sum(nodes), gpus)
     parts = read_datasource(
         PostgresRanges(context, work),
         num_cpus=READ_CPUS,

@@ -10,6 +10,7 @@ from typing import Final
 
 import ray
 from ray._private import ray_constants
+from ray._private.state import available_resources_per_node
 
 from ray_app.errors import RayUnavailable, SettingsMismatch
 from ray_app.settings import Settings
@@ -97,9 +98,9 @@ def has_server() -> bool:
     return True
 
 
-def free_cpus() -> float:
-    """Logical CPUs that nothing holds now. Ray Data counts those of all nodes, taken or not."""
-    return float(ray.available_resources().get("CPU", 0.0))
+def free_cpus_by_node() -> list[float]:
+    """Logical CPUs of each node that nothing holds now. Ray Data counts those of all nodes, taken or not."""
+    return [float(free.get("CPU", 0.0)) for free in available_resources_per_node().values()]
 
 
 def free_gpus() -> float:
