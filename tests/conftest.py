@@ -25,6 +25,18 @@ for name in [name for name in os.environ if name.startswith(("ROWBEAM_", "RAY_")
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "HF_HUB_OFFLINE": "1"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all workers of a run, so that the bundled model is converted once.
+
+    Processes that a test starts find it in their environment; settings made in a test name it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "model-cache"
+    os.environ["ROWBEAM_CACHE_DIR"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A real PostgreSQL server of this session's own."""

@@ -31,7 +31,13 @@ def demo_stack(settings: Settings, *, keep: bool) -> Iterator[Settings]:
         DependencyError: the folder cannot be written, or the stack does not start.
     """
     home = settings.home / "demo"
-    embedded = Settings(home=home, local_model=settings.local_model, encoder_threads=settings.encoder_threads)
+    embedded = Settings(
+        home=home,
+        local_model=settings.local_model,
+        precision=settings.precision,
+        cache_dir=settings.cache,
+        encoder_threads=settings.encoder_threads,
+    )
     with os_errors_as(DependencyError, "Preparing the demo"):
         private_folder(settings.home)
     with _alone(settings.home / "demo.lock"):

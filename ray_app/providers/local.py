@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ray_app.encoders.device import likely_device
+from ray_app.encoders.loading import load_encoder
 from ray_app.encoders.model_files import describe_space, find_model
 from ray_app.encoders.port import Encoder
 from ray_app.encoders.stub import STUB_NAME, StubEncoder, StubOptions, WordChunker
@@ -110,14 +111,7 @@ def encoder_loader(
     if stub is not None:
         return lambda: StubEncoder(stub.latency_ms)
 
-    def load() -> Encoder:
-        from ray_app.encoders.torch_encoder import TorchEncoder  # 5 s of imports
-
-        return TorchEncoder(
-            find_model(settings.local_model), space, device=device, threads=settings.encoder_threads
-        )
-
-    return load
+    return lambda: load_encoder(settings, space, device=device)
 
 
 def local_chunker(settings: Settings) -> Chunker:

@@ -17,26 +17,13 @@ from ray_app.providers.port import Embedded
 from ray_app.serving.local_model import LocalModel, local_model
 from ray_app.serving.port import EmbedCall, Lane
 from ray_app.settings import Settings
-
-WORDS = (
-    "fix",
-    "add",
-    "remove",
-    "login",
-    "build",
-    "cache",
-    "error",
-    "test",
-    "docs",
-    "update",
-    "retry",
-    "token",
-)
+from tests.support.sentences import WORDS
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
-    made = local_model(Settings(home=tmp_path_factory.mktemp("home")), device="cpu")
+def model(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[LocalModel]:
+    home = tmp_path_factory.mktemp("home")
+    made = local_model(Settings(home=home, cache_dir=model_cache), device="cpu")
     asyncio.run(made.warm_up())
     yield made
     assert made.close(wait=30)
@@ -88,7 +75,8 @@ def test_fifty_callers_at_once_get_what_sentence_transformers_gives_each(
     )
     for answer, counts in zip(answers, tokens, strict=True):
         assert not answer.faults
-        assert (answer.vectors * next(expected)).sum(axis=1).min() >= 0.9999
+        # 8-bit weights turn a vector a little; another text's is nowhere near.
+        assert (answer.vectors * next(expected)).sum(axis=1).min() >= 0.99
         assert answer.tokens == sum(min(count, 254) for count in counts)
     stats = model.stats()
     assert stats.batches < len(flat)

@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from ray_app.encoders.batching import BatchBudget
+from ray_app.encoders.loading import load_encoder
 from ray_app.encoders.model_config import load_tokenizer
 from ray_app.encoders.model_files import describe_space, find_model
+from ray_app.encoders.openvino_encoder import OpenVinoEncoder
 from ray_app.encoders.stub import POISON
 from ray_app.encoders.torch_encoder import TorchEncoder
 from ray_app.errors import ConfigError, ItemError, ProviderUnavailable
 from ray_app.providers.local import LocalProvider, local_chunker, local_provider
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
+from tests.support.real_encoders import RealEncoder, failing, watched
+from tests.support.sentences import ODD_TEXTS, sentences
 
-WORDS = (
-    "fix",
-    "add",
-    "remove",
-    "login",
-    "build",
-    "cache",
-    "error",
-    "test",
-    "docs",
-    "update",
-    "retry",
-    "token",
-)
-ODD_TEXTS = [
-    "",
-    " ",
-    "\x00",
-    "a\x00b",
-    "👩‍👩‍👧 🇧🇷",
-    "e\u0301te\u0301",
-    "\u200b",
-    "\ud800 lone",
-    "中文字符",
-    "[SEP] [CLS] [PAD]",
-    "x" * 100_000,
-    "word " * 50_000,
-]
+#: Cosine below which a vector is not that of the text's original. 8-bit weights turn it a little.
+SAME = {"torch": 0.99999, "openvino-int8": 0.99}
+#: And below which it is not that of the text in another batch: the last bit of a sum depends on how many
+#: are added at once, and now and then decides how an activation is rounded to 8 bits.
+SAME_ELSEWHERE = {"torch": 0.99999, "openvino-int8": 0.999}
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(home=tmp_path_factory.mktemp("home"))
+def options(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Settings:
+    return Settings(home=tmp_path_factory.mktemp("home"), cache_dir=model_cache)
 
 
 @pytest.fixture(scope="module")
@@ -64,61 +40,56 @@ def space(options: Settings) -> EmbeddingSpace:
 
 
 @pytest.fixture(scope="module")
-def encoder(space: EmbeddingSpace) -> TorchEncoder:
+def original(space: EmbeddingSpace) -> TorchEncoder:
     return TorchEncoder(find_model("bundled"), space, device="cpu")
 
 
+@pytest.fixture(scope="module", params=["torch", "openvino-int8"])
+def encoder(
+    request: pytest.FixtureRequest, options: Settings, space: EmbeddingSpace, original: TorchEncoder
+) -> RealEncoder:
+    if request.param == "torch":
+        return original
+    loaded = load_encoder(options, space, device="cpu")
+    assert isinstance(loaded, OpenVinoEncoder)
+    assert loaded.backend == request.param
+    return loaded
+
+
+def backend_of(encoder: RealEncoder) -> str:
+    return "torch" if isinstance(encoder, TorchEncoder) else encoder.backend
+
+
 @pytest.fixture
-def provider(options: Settings, space: EmbeddingSpace, encoder: TorchEncoder) -> LocalProvider:
+def provider(options: Settings, space: EmbeddingSpace, encoder: RealEncoder) -> LocalProvider:
     return LocalProvider(space, local_chunker(options), lambda: encoder)
 
 
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Different texts of 1 to 40 words, every twentieth longer than the model reads."""
-    dice = np.random.default_rng(seed)
-    sizes = [300 if place % 20 == 7 else dice.choice([1, 3, 5, 8, 13, 40]) for place in range(count)]
-    return [f"{place}: " + " ".join(dice.choice(WORDS, size)) for place, size in enumerate(sizes)]
-
-
-@contextmanager
-def failing(encoder: TorchEncoder, fails: Callable[[torch.Tensor], bool]) -> Iterator[None]:
-    """The model raises for batches whose token ids ``fails`` picks, as it does out of memory."""
-
-    def hook(module: torch.nn.Module, inputs: Any) -> None:
-        if fails(inputs[0]["input_ids"]):
-            raise torch.OutOfMemoryError("the model's own words")
-
-    handle = encoder.model.register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def test_vectors_are_those_of_sentence_transformers(provider: LocalProvider, encoder: TorchEncoder) -> None:
+def test_vectors_are_those_of_sentence_transformers(
+    provider: LocalProvider, encoder: RealEncoder, original: TorchEncoder
+) -> None:
     texts = sentences(60)
-    expected = encoder.model.encode(texts, batch_size=32, normalize_embeddings=True)
+    expected = original.model.encode(texts, batch_size=32, normalize_embeddings=True)
     found = provider.embed_documents(texts).vectors
     assert found.dtype == np.float32
     assert found.shape == (60, 384)
-    assert (found * expected).sum(axis=1).min() >= 0.99999
+    assert (found * expected).sum(axis=1).min() >= SAME[backend_of(encoder)]
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
-def test_the_budget_changes_speed_and_not_vectors(space: EmbeddingSpace, provider: LocalProvider) -> None:
+def test_the_budget_changes_speed_and_not_vectors(provider: LocalProvider, encoder: RealEncoder) -> None:
+    """Nor does padding: a text's neighbours in its batch leave no trace in its vector."""
     texts = sentences(40, seed=1)
-    one_by_one = TorchEncoder(
-        find_model("bundled"), space, device="cpu", budget=BatchBudget(max_tokens=1, max_texts=1)
-    )
-    cosines = (one_by_one.encode(texts).vectors * provider.embed_documents(texts).vectors).sum(axis=1)
-    assert cosines.min() >= 0.99999
+    one_by_one = [encoder.encode([text]).vectors[0] for text in texts]
+    cosines = (np.array(one_by_one) * provider.embed_documents(texts).vectors).sum(axis=1)
+    assert cosines.min() >= SAME_ELSEWHERE[backend_of(encoder)]
 
 
-def test_order_is_kept_whatever_the_lengths(provider: LocalProvider) -> None:
+def test_order_is_kept_whatever_the_lengths(provider: LocalProvider, encoder: RealEncoder) -> None:
     texts = sentences(30, seed=2)
     forwards = provider.embed_documents(texts).vectors
     backwards = provider.embed_documents(texts[::-1]).vectors[::-1]
-    assert (forwards * backwards).sum(axis=1).min() >= 0.99999
+    assert (forwards * backwards).sum(axis=1).min() >= SAME_ELSEWHERE[backend_of(encoder)]
     # Every text is nearest to itself, so a swapped pair would show.
     assert (forwards @ backwards.T).argmax(axis=1).tolist() == list(range(30))
 
@@ -129,7 +100,7 @@ def test_the_same_call_gives_the_same_bits(provider: LocalProvider) -> None:
 
 
 def test_odd_texts_have_vectors(provider: LocalProvider) -> None:
-    embedded = provider.embed_documents(ODD_TEXTS)
+    embedded = provider.embed_documents(list(ODD_TEXTS))
     assert not embedded.faults
     assert np.allclose(np.linalg.norm(embedded.vectors, axis=1), 1, atol=1e-6)
 
@@ -162,20 +133,20 @@ def test_a_query_finds_what_means_the_same(provider: LocalProvider) -> None:
     assert (provider.embed_documents(texts).vectors @ query).argmax() == 0
 
 
-def test_prefixes_are_put_in_front(space: EmbeddingSpace, encoder: TorchEncoder) -> None:
+def test_prefixes_are_put_in_front(space: EmbeddingSpace, encoder: RealEncoder) -> None:
     prefixed = EmbeddingSpace("m", "1", 384, document_prefix="passage: ", query_prefix="query: ")
     provider = LocalProvider(prefixed, local_chunker(Settings(home=Path())), lambda: encoder)
     expected = encoder.encode(["passage: text", "query: text"]).vectors
-    assert np.allclose(provider.embed_documents(["text"]).vectors[0], expected[0], atol=1e-6)
-    assert np.allclose(provider.embed_query("text"), expected[1], atol=1e-6)
+    assert provider.embed_documents(["text"]).vectors[0] @ expected[0] >= SAME_ELSEWHERE[backend_of(encoder)]
+    assert provider.embed_query("text") @ expected[1] >= SAME_ELSEWHERE[backend_of(encoder)]
 
 
 def test_a_text_the_model_fails_on_does_not_spoil_its_batch(
-    provider: LocalProvider, encoder: TorchEncoder
+    provider: LocalProvider, encoder: RealEncoder
 ) -> None:
     texts = sentences(50, seed=5)
     expected = provider.embed_documents(texts)
-    poison = encoder.model.tokenizer.convert_tokens_to_ids("poison")
+    poison = load_tokenizer(find_model("bundled").config().tokenizer).token_to_id("poison")
     spoilt = [text if place not in (7, 31) else f"poison {text}" for place, text in enumerate(texts)]
     with failing(encoder, lambda ids: bool((ids == poison).any())):
         embedded = provider.embed_documents(spoilt)
@@ -187,50 +158,39 @@ def test_a_text_the_model_fails_on_does_not_spoil_its_batch(
     assert not embedded.vectors[[7, 31]].any()
     others = [place for place in range(50) if place not in (7, 31)]
     cosines = (embedded.vectors[others] * expected.vectors[others]).sum(axis=1)
-    assert cosines.min() >= 0.99999
+    assert cosines.min() >= SAME_ELSEWHERE[backend_of(encoder)]
     assert embedded.tokens < expected.tokens
 
 
-def test_a_batch_too_large_for_the_memory_is_halved(provider: LocalProvider, encoder: TorchEncoder) -> None:
+def test_a_batch_too_large_for_the_memory_is_halved(provider: LocalProvider, encoder: RealEncoder) -> None:
     texts = sentences(40, seed=6)
     expected = provider.embed_documents(texts)
     with failing(encoder, lambda ids: ids.shape[0] > 3):
         embedded = provider.embed_documents(texts)
     assert not embedded.faults
     assert embedded.tokens == expected.tokens
-    assert (embedded.vectors * expected.vectors).sum(axis=1).min() >= 0.99999
+    assert (embedded.vectors * expected.vectors).sum(axis=1).min() >= SAME_ELSEWHERE[backend_of(encoder)]
 
 
 def test_a_model_that_fails_on_everything_charges_no_text(
-    provider: LocalProvider, encoder: TorchEncoder
+    provider: LocalProvider, encoder: RealEncoder
 ) -> None:
     with failing(encoder, lambda ids: True), pytest.raises(ProviderUnavailable, match="stopped working"):
         provider.embed_documents(sentences(5))
     assert not provider.embed_documents(sentences(5)).faults
 
 
-def test_threads_take_turns(provider: LocalProvider, encoder: TorchEncoder) -> None:
+def test_threads_take_turns(provider: LocalProvider, encoder: RealEncoder) -> None:
     batches = [sentences(6, seed=seed) for seed in range(4)]
     expected = [provider.embed_documents(batch).vectors for batch in batches]
     inside = Lock()
     turns = []
 
-    def enter(module: torch.nn.Module, inputs: Any) -> None:
+    def enter(ids: object) -> None:
         turns.append(inside.acquire(blocking=False))
 
-    def leave(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        inside.release()
-
-    handles = [
-        encoder.model.register_forward_pre_hook(enter),
-        encoder.model.register_forward_hook(leave),
-    ]
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(provider.embed_documents, batches * 2))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(encoder, enter, inside.release), ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(provider.embed_documents, batches * 2))
     assert turns
     assert all(turns)
     for place, embedded in enumerate(found):
@@ -239,11 +199,11 @@ def test_threads_take_turns(provider: LocalProvider, encoder: TorchEncoder) -> N
 
 
 def test_the_model_is_loaded_once_and_only_when_needed(
-    options: Settings, space: EmbeddingSpace, encoder: TorchEncoder
+    options: Settings, space: EmbeddingSpace, encoder: RealEncoder
 ) -> None:
     loads = []
 
-    def load() -> TorchEncoder:
+    def load() -> RealEncoder:
         loads.append(1)
         return encoder
 

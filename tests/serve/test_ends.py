@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -109,10 +110,10 @@ def test_down_answers_what_is_under_way_and_up_finds_what_was_acknowledged(site:
     check_rows(site, key, pushing.acknowledged)
 
 
-def test_sigterm_ends_a_server_in_the_foreground_in_order() -> None:
+def test_sigterm_ends_a_server_in_the_foreground_in_order(model_cache: Path) -> None:
     """With the model that ships, whose vectors are those of the encoder asked directly."""
     texts = ["The login page fails after the update.", "Payday is slow.", "x" * 3000]
-    with new_site(local_model="bundled") as site:
+    with new_site(local_model="bundled", cache_dir=model_cache) as site:
         with foreground(site) as process:
             _, key = site.add_tenant()
             with site.client(key) as client:

@@ -1,0 +1,109 @@
+"""Converted models on OpenVINO. Imports neither torch nor transformers: a quick start, and little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from ray_app.encoders.batched_encoder import PROBES, BatchedEncoder
+from ray_app.encoders.batching import DEFAULT_BUDGETS, MODEL_FAULTS, BatchBudget
+from ray_app.encoders.device import usable_cores
+from ray_app.encoders.model_config import ModelConfig, load_tokenizer
+from ray_app.encoders.openvino_runtime import OpenVinoBackend, compile_for_cpu
+from ray_app.encoders.port import FloatArray
+from ray_app.errors import ConfigError
+
+#: What of a token goes into which input of a model.
+_COLUMNS: Final = {
+    "input_ids": "ids",
+    "attention_mask": "attention_mask",
+    "token_type_ids": "type_ids",
+}
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How the library's tokenizer pads and cuts, which ``tokenizer.json`` does not say."""
+
+    token_id: int
+    left: bool = False
+    cut_left: bool = False
+
+
+class OpenVinoEncoder(BatchedEncoder[list[Encoding]]):
+    """An ``Encoder`` on the CPU, over the ``model.xml`` and ``model.bin`` that ``convert`` wrote.
+
+    ``threads`` are this encoder's own; default: all cores this process may use.
+
+    Raises:
+        ConfigError: OpenVINO cannot run the files, or they make other vectors than ``config`` says.
+    """
+
+    device: Final = "cpu"
+
+    def __init__(
+        self,
+        model: Path,
+        backend: OpenVinoBackend,
+        config: ModelConfig,
+        padding: Padding,
+        *,
+        threads: int | None = None,
+        budget: BatchBudget | None = None,
+    ) -> None:
+        self.backend: Final = backend
+        self._tokenizer = _cutting(config, padding)
+        self._padding = padding
+        super().__init__(
+            dimensions=config.dimensions,
+            max_seq_length=config.max_seq_length,
+            specials=self._tokenizer.num_special_tokens_to_add(is_pair=False),
+            budget=budget or DEFAULT_BUDGETS["cpu"],
+        )
+        try:
+            compiled = compile_for_cpu(model, backend, threads or usable_cores())
+            self._inputs = [(port.any_name, _COLUMNS[port.any_name]) for port in compiled.inputs]
+            self._request = compiled.create_infer_request()
+            # Its threads start with the first batch, and must be there when somebody lowers their priority.
+            warm = self._encode(PROBES)
+        except (*MODEL_FAULTS, ImportError) as error:
+            raise ConfigError(f"OpenVINO cannot run {model} ({type(error).__name__}).") from error
+        if warm.faults:
+            raise ConfigError(f"The converted model {model} makes no usable vectors.")
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[list[Encoding], list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        return encodings, [len(encoding) for encoding in encodings]
+
+    def _forward(self, tokens: list[Encoding], positions: list[int]) -> FloatArray:
+        batch = [tokens[place] for place in positions]
+        inputs = {name: self._padded(batch, column) for name, column in self._inputs}
+        self._request.infer(inputs, share_inputs=True)
+        vectors = self._request.get_output_tensor(0).data[:, : self._dimensions]
+        # The request writes its next batch to the same place.
+        return np.array(vectors, dtype=np.float32)
+
+    def _padded(self, batch: list[Encoding], column: str) -> npt.NDArray[np.int64]:
+        """One input of the model: int64 of shape (texts, tokens of the longest)."""
+        width = max(map(len, batch))
+        fill = self._padding.token_id if column == "ids" else 0
+        padded = np.full((len(batch), width), fill, dtype=np.int64)
+        for row, encoding in enumerate(batch):
+            values = getattr(encoding, column)
+            if self._padding.left:
+                padded[row, width - len(values) :] = values
+            else:
+                padded[row, : len(values)] = values
+        return padded
+
+
+def _cutting(config: ModelConfig, padding: Padding) -> Tokenizer:
+    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer.enable_truncation(config.max_seq_length, direction="left" if padding.cut_left else "right")
+    return tokenizer
