@@ -57,17 +57,17 @@ def measure_speed(settings: Settings, tenant: str, client: int, rows: int) -> No
         raise RuntimeError(f"The job that measures {settings.local_model} did not succeed: {job.error}")
 
 
-def costs(settings: Settings, tenant: str, local_model: str) -> list[Cost]:
-    """The costs of rows as ``tenant`` has them, with the local model and with each gateway.
+def costs(settings: Settings, tenant: str, local_model: str, gateway: GatewaySettings | None) -> list[Cost]:
+    """The costs of rows as ``tenant`` has them, with the local model and with the gateway.
 
-    The gateway is the configured one. Without one it is each model whose price is known, asked for
-    nothing: their plans are made of the price table.
+    Without a gateway it is each model whose price is known, asked for nothing: their plans are made
+    of the price table.
     """
-    local = settings.model_copy(update={"local_model": local_model, "gateway": None})
-    gateways = [settings.gateway] if settings.gateway else [_priced(model) for model in DEFAULT_PRICES]
+    local = settings.model_copy(update={"local_model": local_model})
+    gateways = [gateway] if gateway else [_priced(model) for model in DEFAULT_PRICES]
     found = list(_costs(local, tenant, Preference.FAST))
-    for gateway in gateways:
-        found += _costs(local.model_copy(update={"gateway": gateway}), tenant, Preference.QUALITY)
+    for one in gateways:
+        found += _costs(local.model_copy(update={"gateway": one}), tenant, Preference.QUALITY)
     return found
 
 

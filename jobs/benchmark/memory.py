@@ -29,6 +29,8 @@ from ray_app.settings import Settings
 ROWS: Final = (10_000, 50_000, 200_000)
 #: Seconds between samples of memory.
 PERIOD: Final = 0.5
+#: What Ray calls the process of ``ray_app.actors.vector_owner``.
+_STORE_TITLE: Final = "ray::VectorOwner"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class MemorySampler:
         self.samples: list[tuple[float, float]] = []
         #: When each was taken, in seconds since 1970.
         self.times: list[float] = []
+        #: Of the anonymous and shared memory, that of the process that owns the embedded store.
+        self.store: list[float] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -78,10 +82,15 @@ class MemorySampler:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._period):
-            sizes = [_sizes(process) for process in self._processes()]
             self.times.append(time.time())
-            own = sum(size.get("Pss_Anon", 0) + size.get("Pss_Shmem", 0) for size in sizes)
-            self.samples.append((own / 1024, sum(size.get("Pss_File", 0) for size in sizes) / 1024))
+            own = file = store = 0
+            for process in self._processes():
+                size = _sizes(process)
+                needed = size.get("Pss_Anon", 0) + size.get("Pss_Shmem", 0)
+                own, file = own + needed, file + size.get("Pss_File", 0)
+                store += needed if size and _owns_store(process) else 0
+            self.samples.append((own / 1024, file / 1024))
+            self.store.append(store / 1024)
 
 
 def _sizes(process: psutil.Process) -> dict[str, int]:
@@ -93,6 +102,13 @@ def _sizes(process: psutil.Process) -> dict[str, int]:
     except (psutil.Error, OSError):
         return {}  # it ended between the listing and the look
     return {name: int(size.split()[0]) for name, size in (line.split(":") for line in lines)}
+
+
+def _owns_store(process: psutil.Process) -> bool:
+    try:
+        return _STORE_TITLE in "".join(process.cmdline()[:1])
+    except psutil.Error:
+        return False
 
 
 def measure_memory(rows: int) -> MemoryRun:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -161,11 +161,12 @@ def lines(args: argparse.Namespace) -> Iterator[Line]:
         ours=taken[str(most)],
         peer=taken[str(fewest)],
         note=f"all nodes on this machine; the encoder sleeps {args.latency_ms / 1000:g} s for each call",
-        details=_details(args.nodes, taken, runs),
+        details=details(args.nodes, taken, runs),
     )
 
 
-def _details(nodes: list[int], taken: dict[str, Samples], runs: list[Run]) -> dict[str, Any]:
+def details(nodes: Sequence[int], taken: Mapping[str, Samples], runs: Sequence[Run]) -> dict[str, Any]:
+    """The curve: one value for each of ``nodes``, whose samples of rows/s of a node are ``taken``."""
     base = taken[str(nodes[0])]
     return {
         "nodes": list(nodes),
