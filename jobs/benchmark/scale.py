@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -125,7 +125,8 @@ def scale_site(latency_ms: float, ranges: int) -> Iterator[ScaleSite]:
 def _stop(child: subprocess.Popen[str]) -> None:
     """End its input, which stops the cluster."""
     if child.stdin is not None:
-        child.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended
+            child.stdin.close()
     try:
         child.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
