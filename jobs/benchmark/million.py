@@ -85,7 +85,7 @@ def measure(rows: int, model: str, speed_rows: int) -> Measured:
             told = costs(settings, "bench", model, Settings.from_env().gateway)
             plan = rowbeam.plan("bench", tables=[TABLE])
             sampler = MemorySampler(period=PERIOD)
-            job = rowbeam.backfill("bench", tables=[TABLE], on_progress=sampler.follow)
+            job = _backfill(rowbeam, sampler)
             samples = sampler.end()
             marks = read_marks(rowbeam.workspace.ledger, job.job_id)
             points = rowbeam.count_points("bench")
@@ -102,6 +102,16 @@ def measure(rows: int, model: str, speed_rows: int) -> Measured:
     )
     memory = [pieces(marks, sampler.times, values) for values in series]
     return Measured(plan, job, told, rates(marks, PIECES), *memory)
+
+
+def _backfill(rowbeam: Rowbeam, sampler: MemorySampler) -> JobProgress:
+    """The job, to its end; cancelled when this is interrupted, for its driver is a process of its own."""
+    try:
+        return rowbeam.backfill("bench", tables=[TABLE], on_progress=sampler.follow)
+    except BaseException:
+        for job in rowbeam.jobs():
+            rowbeam.cancel(job.job_id)
+        raise
 
 
 def check_disk(folder: Path, rows: int) -> None:
