@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from jobs.benchmark import crowd, memory, providers, realtime, report
@@ -24,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     whole = not given or (given[0].startswith("-") and given[0] not in ("-h", "--help"))
     args = _parser().parse_args(["all", *given] if whole else given)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     args.command = shlex.join(["python", "-m", "jobs.benchmark", *given])
     try:
         status: int = args.run(args)
@@ -31,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_error(error, as_json=getattr(args, "json", False))
         return FAILED
     return status
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End in order: what was started is stopped on the way out, and no second signal cuts that short."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

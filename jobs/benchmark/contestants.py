@@ -47,7 +47,7 @@ class Contestant:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
 
     def warm(self, texts: Sequence[str], **options: Any) -> None:
         """Load now, and run once."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import Final, Protocol, cast
 
 from jobs.benchmark.lines import ROUNDS, Line
 from jobs.benchmark.report import say
+from ray_app.stack.processes import run_child
 
 #: In the order of the table.
 PARTS: Final = ("encoder", "gpu", "bulk", "search", "http", "scale", "million")
@@ -77,7 +77,7 @@ def run_in_children(names: Sequence[str], args: argparse.Namespace, failed: list
             command += ["--rounds", str(args.rounds), "--model", args.model]
             command += ["--texts", *map(str, args.texts)] if args.texts else []
             say(f"== {name}")
-            subprocess.run([*command, "--record-only"], check=False)
+            run_child([*command, "--record-only"])
             if not out.exists():  # it was killed, or its command line is wrong
                 failed.append(name)
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,10 +35,11 @@ def bench(
     code is 1 when a target is missed. More options: python -m jobs.benchmark PART --help.
     """
     from ray_app.settings import Settings, child_environment
+    from ray_app.stack.processes import run_child
 
     # In a process of its own: benchmarks belong to jobs, which this package does not import.
     command = [sys.executable, "-m", "jobs.benchmark", part, "--rounds", str(rounds)]
     command += ["--texts", *map(str, texts)] if texts else []
     command += ["--count", str(count)] if count else []
     command += ["--json"] if as_json else []
-    return subprocess.run(command, env=child_environment(Settings.from_env()), check=False).returncode
+    return run_child(command, child_environment(Settings.from_env()))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -99,6 +100,21 @@ def _signal(
         except psutil.NoSuchProcess:
             continue
     return wait_gone(targets, seconds)
+
+
+def run_child(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run a program on this terminal to its end; its exit status.
+
+    When this process is interrupted or told to end, so is the child, and its clean-up is waited for:
+    ``subprocess.run`` would kill it and leave behind what it started.
+    """
+    with subprocess.Popen(command, env=environment) as child:
+        try:
+            return child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
 
 
 def usable_cores() -> int:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ray_app.baseline import load_baseline
@@ -74,6 +78,30 @@ def test_all_runs_parts_one_by_one_and_a_broken_one_stops_no_other(run: Run, tmp
     found = json.loads(record.read_text(encoding="utf-8"))
     assert found["failed_parts"] == ["search"]
     assert {line["verdict"] for line in found["lines"]} == {"not measured"}
+
+
+def test_whoever_ends_the_benchmark_ends_what_it_started(tmp_path: Path) -> None:
+    # A short path: the benchmark's Postgres has its socket below.
+    with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp") as folder:
+        environment = {**os.environ, "ROWBEAM_HOME": str(tmp_path / "home"), "TMPDIR": folder}
+        command = [sys.executable, "-m", "jobs.benchmark", "search", "--points", "60", "--questions", "5"]
+        with subprocess.Popen([*command, "--seconds", "600"], env=environment) as bench:
+            deadline = time.monotonic() + 120
+            while not any(Path(folder).glob("*/edge/*/*/*")):  # measuring, with Postgres beside it
+                assert bench.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert processes_of(folder)
+            bench.terminate()
+        assert bench.returncode == 128 + signal.SIGTERM
+        assert processes_of(folder) == []
+        assert list(Path(folder).iterdir()) == []
+
+
+def processes_of(folder: str) -> list[psutil.Process]:
+    """Postgres and its kin: their command lines or working directories are below ``folder``."""
+    found = psutil.process_iter(["cmdline", "cwd"])
+    return [process for process in found if folder in f"{process.info['cmdline']} {process.info['cwd']}"]
 
 
 def test_providers_are_measured_saved_and_compared_with_the_last_time(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from ray_app.stack.processes import (
     kill,
     living,
     processes_where,
+    run_child,
     usable_cores,
     wait_gone,
 )
@@ -94,3 +96,29 @@ def test_without_a_container_all_cores_count(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(processes, "_QUOTA_V1", (tmp_path / "none", tmp_path / "none"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     assert usable_cores() == 3
+
+
+def test_a_child_is_told_to_end_and_its_clean_up_is_waited_for() -> None:
+    tidy = (
+        "import signal, sys, time\n"
+        "def end(*_):\n    time.sleep(0.5)\n    print('tidy', flush=True)\n    sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = (
+        "import sys\n"
+        "from ray_app.stack.processes import run_child\n"
+        f"run_child([sys.executable, '-c', {tidy!r}])\n"
+    )
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGINT)
+        assert running.stdout.read() == "tidy\n"
+    assert running.returncode != 0
+
+
+def test_a_childs_exit_status_is_answered() -> None:
+    assert run_child([sys.executable, "-c", "raise SystemExit(3)"]) == 3
