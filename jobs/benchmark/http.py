@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import psutil
 
-from jobs.benchmark.contestants import Contestant, Encode, is_stub, rowbeam_encoder
-from jobs.benchmark.http_load import Endpoint, Load, ask_one_by_one, keep_asking, vectors_for
+from jobs.benchmark.contestants import is_stub
+from jobs.benchmark.http_latency import latency_line
+from jobs.benchmark.http_load import Endpoint, Load, keep_asking, vectors_for
 from jobs.benchmark.lines import Line, Samples, Target, in_turns, ratio
 from jobs.benchmark.peers import infinity
 from jobs.benchmark.report import say
@@ -32,11 +30,10 @@ from jobs.benchmark.site import Site, served, suspended
 from jobs.benchmark.texts import load_texts
 from ray_app.encoders.model_files import describe_space, find_model
 from ray_app.settings import Settings
-from ray_app.stack.processes import usable_cores
 
 Kind = Literal["single", "hundred"]
-#: Milliseconds that HTTP may add; times the requests/s; times the texts/s; times Infinity's p99.
-LATENCY, SINGLE, HUNDRED, TAIL = Target(5, at_least=False), Target(4), Target(3.5), Target(1)
+#: Times Infinity's requests/s and texts/s; Infinity's 99th percentile is to be the longer one.
+SINGLE, HUNDRED, TAIL = Target(4), Target(3.5), Target(1)
 CALLERS: Final[dict[Kind, int]] = {"single": 32, "hundred": 4}
 _NAMES: Final[dict[Kind, str]] = {
     "single": "HTTP, 32 callers with single texts",
@@ -47,8 +44,6 @@ _SIZES: Final[dict[Kind, int]] = {"single": 1, "hundred": 100}
 _TEXTS: Final[dict[Kind, int]] = {"single": 256, "hundred": 800}
 #: Share of a run's seconds for which the same load runs before the clock does.
 _WARM_SHARE: Final = 0.25
-#: Seconds between an answer and the next request of the single caller.
-_PAUSE: Final = 0.02
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,63 +83,11 @@ def lines(args: argparse.Namespace) -> Iterator[Line]:
     peer_folder = (args.peer or infinity.default_folder(Settings.from_env().home)).absolute()
     with served(local_model=args.model) as site, ExitStack() as running:
         ours = Competitor(_our_endpoint(site), site.processes)
-        yield _latency(site, ours.endpoint, args)
+        yield latency_line(site, ours.endpoint, args)
         peer = None
         if not is_stub(args.model) and infinity.is_installed(peer_folder):
             peer = running.enter_context(_peer(peer_folder, args))
         yield from _throughput(ours, peer, args)
-
-
-def _latency(site: Site, endpoint: Endpoint, args: argparse.Namespace) -> Line:
-    texts = [f"login fails on page {number}" for number in range(args.requests)]
-    # As deployments.placement sizes a replica on CPUs.
-    threads = max(1, usable_cores() // 2)
-    settings = site.settings.model_copy(update={"encoder_threads": threads})
-    times: dict[str, list[float]] = {"bare": [], "http": []}
-
-    def http() -> float:
-        return _median(times["http"], asyncio.run(ask_one_by_one(endpoint, texts, pause=_PAUSE)))
-
-    with Contestant(rowbeam_encoder, settings, "cpu") as bare:
-        bare.warm(texts)
-        asyncio.run(ask_one_by_one(endpoint, texts[:20], pause=_PAUSE))
-
-        def bare_call() -> float:
-            return _median(times["bare"], bare.call(call_one_by_one, texts, _PAUSE))
-
-        samples = in_turns({"http": http, "bare": bare_call}, args.rounds)
-    added = statistics.median(
-        a - b for a, b in zip(samples["http"].values, samples["bare"].values, strict=True)
-    )
-    return Line(
-        "HTTP, one short text, no load",
-        "the bare encoder call",
-        LATENCY,
-        added,
-        unit="ms more",
-        measure="ms",
-        ours=samples["http"],
-        peer=samples["bare"],
-        details={
-            "requests": len(times["http"]),
-            "threads": threads,
-            **{
-                f"{name}_p95_ms": round(float(np.quantile(taken, 0.95)) * 1000, 2)
-                for name, taken in times.items()
-            },
-        },
-    )
-
-
-def call_one_by_one(encode: Encode, texts: Sequence[str], pause: float) -> list[float]:
-    """Seconds of each call with one text, ``pause`` seconds after the one before."""
-    times = []
-    for text in texts:
-        time.sleep(pause)
-        began = time.perf_counter()
-        encode([text])
-        times.append(time.perf_counter() - began)
-    return times
 
 
 def _throughput(ours: Competitor, peer: Competitor | None, args: argparse.Namespace) -> Iterator[Line]:
@@ -263,9 +206,3 @@ def _peer(folder: Path, args: argparse.Namespace) -> Iterator[Competitor]:
         dimensions = files.config().dimensions
         endpoint = Endpoint("Infinity", server.url, "/embeddings", server.model, dimensions)
         yield Competitor(endpoint, server.processes)
-
-
-def _median(all_times: list[float], times: Sequence[float]) -> float:
-    """Milliseconds; ``times`` are kept in ``all_times``."""
-    all_times.extend(times)
-    return statistics.median(times) * 1000
