@@ -17,6 +17,7 @@ from jobs.benchmark.lines import Line, Samples, Target, in_turns, ratio
 from jobs.benchmark.report import say
 from jobs.benchmark.texts import load_texts
 from ray_app.encoders.agreement import agreement, mean_cosine
+from ray_app.encoders.loading import stored_choice
 from ray_app.encoders.port import FloatArray
 from ray_app.settings import Settings
 
@@ -68,7 +69,9 @@ def lines(args: argparse.Namespace) -> Iterator[Line]:
         vectors = {precision: contestant.vectors(texts) for precision, contestant in ours.items()}
     details = {"texts": len(texts), "peer_batch_size": batch_size, "peer_rates": rates}
     for precision in TARGETS:
-        yield from _lines(precision, samples, vectors[precision], reference, details)
+        choice = stored_choice(_settings(args, precision))
+        chosen = {"backend": choice.backend if choice else "torch", "why": choice.why if choice else ""}
+        yield from _lines(precision, samples, vectors[precision], reference, {**details, **chosen})
 
 
 def best_batch_size(peer: Contestant, texts: Sequence[str], sizes: Sequence[int]) -> dict[int, float]:
@@ -102,6 +105,7 @@ def _lines(
         measure="texts/s",
         ours=samples[precision],
         peer=samples["peer"],
+        note=f"run by {details['backend']}",
         details=details,
     )
     yield Line(f"{name}: top-10 agreement", against, near, agreement(vectors, reference), unit="")
