@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 from jobs.heart import Heart
 from ray_app import prescan
 from ray_app.db import jobs, ranges
-from ray_app.db.indexes import PinnedIndex, list_indexes
+from ray_app.db.indexes import list_indexes
 from ray_app.db.jobs import TakenJob
 from ray_app.db.progress import job_progress
-from ray_app.db.ranges import RangeSpec
 from ray_app.errors import LostJob, RowbeamError
 from ray_app.outage import ride_out
-from ray_app.reading import RangeReader
 from ray_app.reports import JobState
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
@@ -52,11 +48,11 @@ def drive(workspace: Workspace, job: TakenJob, tenant: Tenant, revive: Callable[
 
 
 def _work(workspace: Workspace, job: TakenJob, tenant: Tenant, heart: Heart) -> tuple[JobState, str | None]:
-    pinned = list_indexes(workspace.ledger, tenant.incarnation)
-    work = _settle_unchanged(workspace, job, tenant, pinned)
+    work = prescan.settle_job(workspace, job.job_id, tenant)
     if work:
         from jobs.cluster_run import run_on_cluster  # Ray is loaded only when there is work for it
 
+        pinned = list_indexes(workspace.ledger, tenant.incarnation)
         for _ in range(PASSES):
             run_on_cluster(workspace, job, tenant, pinned, work, heart)
             work = ranges.pending(workspace.ledger, job.job_id)
@@ -71,25 +67,3 @@ def _work(workspace: Workspace, job: TakenJob, tenant: Tenant, heart: Heart) -> 
 
 def _cancelled(workspace: Workspace, job: TakenJob) -> bool:
     return job_progress(workspace.ledger, job.job_id).state is JobState.CANCEL_REQUESTED
-
-
-def _settle_unchanged(
-    workspace: Workspace,
-    job: TakenJob,
-    tenant: Tenant,
-    pinned: dict[Any, PinnedIndex],
-) -> list[RangeSpec]:
-    """The ranges that are left when clean ones are settled."""
-    deadline = time.monotonic() + prescan.BUDGET
-    left: list[RangeSpec] = []
-    pending = ranges.pending(workspace.ledger, job.job_id)
-    for where, group in groupby(pending, key=lambda item: (item.table, item.vector_type)):
-        work = list(group)
-        settled: set[int] = set()
-        if any(item.kind == "sweep" for item in work):  # it has vectors, so there is something to compare
-            index = workspace.reader(tenant, pinned[where])
-            budget = workspace.settings.outage_budget
-            reader = RangeReader(index, workspace.source, workspace.ledger, budget)
-            settled = prescan.settle_unchanged(reader, workspace.ledger, job.job_id, work, deadline)
-        left += [item for item in work if item.seq not in settled]
-    return left

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ray_app import prescan
 from ray_app.db import jobs
 from ray_app.db.progress import job_progress
-from ray_app.errors import DatabaseUnavailable
+from ray_app.errors import ConflictError, DatabaseUnavailable, RowbeamError
 from ray_app.outage import ride_out
-from ray_app.reports import JobProgress
+from ray_app.reports import JobProgress, JobState
 from ray_app.settings import Settings, child_environment, export_environment
 from ray_app.stack.embedded import Stack
 from ray_app.store.port import VectorStore
@@ -24,6 +25,8 @@ from ray_app.workspace import Workspace
 
 #: Seconds between looks at a running job.
 POLL: Final = 0.5
+#: Seconds of looking for unchanged rows before the job gets a process of its own.
+SETTLE_SECONDS: Final = 5.0
 
 
 def run_job(
@@ -36,10 +39,16 @@ def run_job(
 ) -> JobProgress:
     """Drive the job, just created when ``new``, in a child process and follow it to its end.
 
-    The child is in a session of its own: a signal to this process (Ctrl-C) or its death does not
+    A new job in which nothing has to be written ends here, for starting a child would take longer. The
+    child is in a session of its own: a signal to this process (Ctrl-C) or its death does not
     end the job. Its output goes to ``run/jobs/<job>.log`` under the home directory.
     """
     settings = workspace.settings
+    if new and _settled_here(workspace, tenant, job_id):
+        job = job_progress(workspace.ledger, job_id)
+        if on_progress is not None:
+            on_progress(job)
+        return job
     log_path = settings.run_dir / "jobs" / f"{job_id}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "jobs.backfill", "--tenant", tenant.name, "--resume", job_id]
@@ -66,6 +75,25 @@ def run_job(
     if on_progress is not None:
         on_progress(job)
     return job
+
+
+def _settled_here(workspace: Workspace, tenant: Tenant, job_id: str) -> bool:
+    """Settle the job's clean ranges; False when there is more to do, for a driver that has yet to take it."""
+    try:
+        job = jobs.take_job(workspace.ledger, job_id, new=True)
+    except ConflictError:
+        return True  # somebody has cancelled it already
+    try:
+        left = bool(prescan.settle_job(workspace, job_id, tenant, SETTLE_SECONDS))
+    except RowbeamError:
+        left = True  # the driver meets it again: it waits it out, or ends the job with the reason
+    except BaseException:
+        jobs.finish_job(workspace.ledger, job, JobState.CANCELLED, "Stopped before its driver was started.")
+        raise
+    if left:
+        return not jobs.hand_over(workspace.ledger, job)
+    jobs.finish_job(workspace.ledger, job, JobState.SUCCEEDED)
+    return True
 
 
 def _ended(workspace: Workspace, job_id: str, log_path: Path) -> JobProgress:

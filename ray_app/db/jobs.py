@@ -156,6 +156,26 @@ def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:
     return TakenJob(job_id, run, row.incarnation, request)
 
 
+def hand_over(engine: Engine, job: TakenJob) -> bool:
+    """Make a job this process has taken pending again, for another driver; False when it is cancelled.
+
+    A cancelled one is ended here.
+    """
+    with engine.begin() as connection:
+        row = _job_row(connection, job.job_id, lock=True)
+        if row.run != job.run:
+            return False
+        if row.state == JobState.CANCEL_REQUESTED:
+            _end(connection, job.job_id, JobState.CANCELLED, None)
+            return False
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.job_id == job.job_id)
+            .values(state=JobState.PENDING, heartbeat_at=func.now())
+        )
+    return True
+
+
 def requeue(engine: Engine, job_id: str, *, unstarted: bool = False) -> bool:
     """Make a job pending again, its tables locked; whether its driver now has to be started.
 

@@ -30,6 +30,8 @@ def test_first_run_second_run_and_changes(open_site: Callable[..., JobSite]) -> 
     second = site.backfill()
     assert second.counts == Counts(read=1200, unchanged=1200)
     assert second.tokens == 0, "no model call"
+    logs = site.rowbeam.workspace.settings.run_dir / "jobs"
+    assert [log.stem for log in logs.iterdir()] == [first.job_id], "nor a process of its own"
 
     site.sql("UPDATE pull_requests SET title = title || ' again' WHERE client_id = 1 AND id < 10")
     site.sql("UPDATE pull_requests SET active = false WHERE client_id = 1 AND id BETWEEN 100 AND 104")

@@ -222,3 +222,38 @@ def test_this_process_owns_what_it_takes(database: Engine, tenant: Tenant) -> No
     with database.connect() as connection:
         row = connection.execute(select(jobs_table).where(jobs_table.c.job_id == job.job_id)).one()
     assert (row.owner_pid, row.owner_host) == (os.getpid(), host_id())
+
+
+def test_a_job_that_is_handed_over_keeps_what_is_done_and_waits_for_a_driver(
+    database: Engine, tenant: Tenant
+) -> None:
+    job = take_job(database, make_job(database, tenant), new=True)
+    with database.begin() as connection:
+        ranges.finish(connection, job.job_id, [(0, Counts(read=10, unchanged=10))])
+    assert jobs.hand_over(database, job)
+    assert job_progress(database, job.job_id).state is JobState.PENDING
+    with pytest.raises(JobConflict):
+        make_job(database, tenant)
+    driver = take_job(database, job.job_id, new=True)
+    assert driver.run == job.run + 1
+    assert [item.seq for item in ranges.pending(database, job.job_id)] == [1]
+    assert not jobs.hand_over(database, job), "it is another's now"
+    assert job_progress(database, job.job_id).state is JobState.RUNNING
+
+
+def test_a_job_cancelled_before_it_is_handed_over_ends(database: Engine, tenant: Tenant) -> None:
+    job = take_job(database, make_job(database, tenant), new=True)
+    jobs.request_cancel(database, job.job_id)
+    assert not jobs.hand_over(database, job)
+    assert job_progress(database, job.job_id).state is JobState.CANCELLED
+    make_job(database, tenant)
+
+
+def test_ranges_finish_with_counts_of_their_own(database: Engine, tenant: Tenant) -> None:
+    job = take_job(database, make_job(database, tenant))
+    outcomes = [(1, Counts(read=5, no_text=5)), (0, Counts(read=10, unchanged=9, dead=1))]
+    with database.begin() as connection:
+        ranges.finish(connection, job.job_id, outcomes)
+        ranges.finish(connection, job.job_id, [])
+    assert ranges.pending(database, job.job_id) == []
+    assert job_progress(database, job.job_id).counts == outcomes[0][1] + outcomes[1][1]
