@@ -54,6 +54,11 @@ class DrainGate:
         return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """For Serve's proxy, which adds a request id to every answer, beside one that is there."""
+        await self.answer(scope, receive, _without_request_id(send))
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """For whoever adds no request id."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -63,7 +68,7 @@ class DrainGate:
         self._under_way += 1
         self._idle.clear()
         try:
-            await self._app(scope, receive, _without_request_id(send))
+            await self._app(scope, receive, send)
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -71,8 +76,6 @@ class DrainGate:
 
 
 def _without_request_id(send: Send) -> Send:
-    """Serve's proxy adds the header to every answer, beside one that is there."""
-
     async def send_on(message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [pair for pair in message.get("headers", ()) if pair[0].lower() != _REQUEST_ID]

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.arrivals import Arrivals, Guest
+from deployments.shortcut import Shortcut
 from ray_app.api.errors import error_body
 
 #: Headers by which a caller could end its own requests early, keep them alive after it has hung up, or
@@ -54,15 +55,20 @@ _RETRY_AFTER: Final = "3"
 
 def middlewares() -> list[Middleware]:
     """What Serve's proxies wrap themselves in."""
-    return [Middleware(Edge)]
+    from deployments.handles import find_routers  # brings Ray along
+
+    return [Middleware(Edge, shortcut=Shortcut(find_routers))]
 
 
 class Edge:
     """Drops headers that are Serve's business, gives its errors the API's shape, and bounds a crowd."""
 
-    def __init__(self, app: ASGIApp, arrivals: Arrivals | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, arrivals: Arrivals | None = None, shortcut: Shortcut | None = None
+    ) -> None:
         self._app = app
         self._arrivals = arrivals or Arrivals()
+        self._shortcut = shortcut
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,7 +93,8 @@ class Edge:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(scope, receive, send)
         try:
-            await self._app(scope, receive, answer.send)
+            if self._shortcut is None or not await self._shortcut.answer(scope, receive, answer.send):
+                await self._app(scope, receive, answer.send)
         finally:
             if not answer.begun:  # its replica died, and the HTTP server would say so in plain text
                 await _unavailable()(scope, receive, send)

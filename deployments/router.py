@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.draining import DrainGate
 from deployments.keeping import keep_database
+from deployments.logs import ServeLogHandler
 from deployments.loopback import listen_on_loopback
 from deployments.server import open_services
+from deployments.shortcut import Piece, Request, answer_pieces
 from ray_app.api.app import create_api
 from ray_app.api.middleware import log_with_request_ids
 from ray_app.serving.options import ServingOptions
@@ -27,7 +29,7 @@ class Router:
 
     async def __init__(self, options: ServingOptions, handles: Mapping[str, DeploymentHandle]) -> None:  # type: ignore[misc]  # Serve awaits it
         listen_on_loopback()
-        log_with_request_ids()
+        log_with_request_ids(handler=ServeLogHandler())
         self._services = await open_services(options, handles)
         self._gate = DrainGate(create_api(self._services))
         workspace = self._services.workspace
@@ -37,6 +39,11 @@ class Router:
 
     def __serve_build_asgi_app__(self) -> DrainGate:
         return self._gate
+
+    async def answer(self, request: Request) -> AsyncIterator[Piece]:
+        """A request that came the short way, answered in pieces."""
+        async for piece in answer_pieces(self._gate.answer, request):
+            yield piece
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """``{"drain": "off" | "refuse" | "wait"}``: take requests, take none, or also wait for the last.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.exceptions import RayTaskError
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
+from deployments.handles import LOST, direct
 from ray_app.errors import Overloaded, ProviderUnavailable, RowbeamError
 from ray_app.providers.port import Embedded
 from ray_app.serving.port import EmbedCall
@@ -22,6 +23,8 @@ CALL_SECONDS: Final = 300.0
 _RESTART_SECONDS: Final = 3.0
 #: Seconds until there is room at a replica that refuses more calls; admission refuses long before.
 _QUEUE_SECONDS: Final = 1.0
+#: Bytes that fit into one gRPC message with much to spare; what is larger goes through the object store.
+_LARGEST_MESSAGE: Final = 2 * 1024**2
 
 
 class HandleTarget:
@@ -35,6 +38,7 @@ class HandleTarget:
         self._name = name
         self._space = space
         self._handle = handle
+        self._direct: DeploymentHandle | None = None
 
     @property
     def name(self) -> str:
@@ -46,12 +50,21 @@ class HandleTarget:
 
     async def embed(self, call: EmbedCall) -> Embedded:
         """See ``EmbeddingTarget``; raises what the replica raised, freed from Ray's wrapping."""
-        embedded: Embedded = await self._within(CALL_SECONDS, self._handle.embed, call)
+        handle = self._directly()
+        if _size(call) > _LARGEST_MESSAGE:
+            handle = handle.options(_by_reference=True)
+        embedded: Embedded = await self._within(CALL_SECONDS, handle.embed, call)
         return embedded
 
     async def check(self) -> None:
         """Raises ProviderUnavailable when no replica answers in ``CHECK_SECONDS``."""
-        await self._within(CHECK_SECONDS, self._handle.check)
+        await self._within(CHECK_SECONDS, self._directly().check)
+
+    def _directly(self) -> DeploymentHandle:
+        """Made on the event loop that it is used on."""
+        if self._direct is None:
+            self._direct = direct(self._handle)
+        return self._direct
 
     async def _within(self, seconds: float, method: Any, *arguments: Any) -> Any:
         try:
@@ -65,16 +78,28 @@ class HandleTarget:
             return await response
         except asyncio.CancelledError:
             response.cancel()
-            raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise self._stopped() from None  # the replica's own end, which comes as what it felt
         except RayTaskError as error:
             raise _cause(error, self._name) from None
         except BackPressureError as error:
             raise Overloaded(f"{self._name} has no room.", retry_after=_QUEUE_SECONDS) from error
-        except (RayActorError, RayServeException) as error:
-            raise ProviderUnavailable(
-                f"{self._name} has stopped while it worked and is being started again.",
-                retry_after=_RESTART_SECONDS,
-            ) from error
+        except LOST as error:
+            raise self._stopped() from error
+
+    def _stopped(self) -> ProviderUnavailable:
+        return ProviderUnavailable(
+            f"{self._name} has stopped while it worked and is being started again.",
+            retry_after=_RESTART_SECONDS,
+        )
+
+
+def _size(call: EmbedCall) -> int:
+    """Bytes of a call or of its answer, whichever are more."""
+    texts = sum(len(text) for text in call.texts) * 4  # UTF-8
+    return max(texts, len(call.texts) * call.space.dimensions * 4)
 
 
 def _cause(error: RayTaskError, name: str) -> RowbeamError:

@@ -39,12 +39,12 @@ class RequestIdFilter(logging.Filter):
         return True
 
 
-def log_with_request_ids(level: int = logging.INFO) -> None:
-    """Let ``ray_app`` log to standard error, the request id in every line. Idempotent."""
+def log_with_request_ids(level: int = logging.INFO, handler: logging.Handler | None = None) -> None:
+    """Let ``ray_app`` log to ``handler`` or standard error, the request id in every line. Idempotent."""
     logger = logging.getLogger("ray_app")
-    if any(isinstance(each, RequestIdFilter) for handler in logger.handlers for each in handler.filters):
+    if any(isinstance(each, RequestIdFilter) for known in logger.handlers for each in known.filters):
         return
-    handler = logging.StreamHandler()
+    handler = handler or logging.StreamHandler()
     handler.addFilter(RequestIdFilter())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
     logger.addHandler(handler)

@@ -52,6 +52,8 @@ async def embed_in_parts(
         ProviderUnavailable, Overloaded, BudgetExhausted, ConfigError: as ``EmbeddingBackend.embed``.
     """
     runs = cut(call.tokens, limits)
+    if len(runs) == 1:
+        return _join(call, runs, [await backend.embed(call)])
     turns = asyncio.Semaphore(parallel)
 
     async def ask(run: range) -> Served:

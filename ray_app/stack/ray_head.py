@@ -48,7 +48,11 @@ _POLL_SECONDS: Final = 0.1
 _SERVE: Final = "ray::ServeController"
 _LOG_LINES: Final = 3
 #: Read by Serve's processes when they start.
-_SERVE_VARIABLES: Final = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.edge:middlewares"}
+_SERVE_VARIABLES: Final = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.edge:middlewares",
+    # Our replicas never block their event loop; a second one costs each call two changes of thread.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+}
 
 
 @dataclass(frozen=True)
