@@ -39,9 +39,9 @@ NODES: Final = (1, 2, 4)
 #: Logical CPUs of a node: one encoder of ``jobs.pipeline.ENCODER_CPUS``, and one for readers and writer.
 NODE_CPUS: Final = 5
 #: Milliseconds of one encoder call: four encoders together stay far below what two cores can write.
-LATENCY_MS: Final = 1250.0
+LATENCY_MS: Final = 2000.0
 #: Ranges for each encoder.
-ROUNDS_OF_ENCODERS: Final = 20
+ROUNDS_OF_ENCODERS: Final = 14
 TARGET: Final = Target(0.85)
 #: Seconds for the cluster to stop.
 _STOP_SECONDS: Final = 60.0
