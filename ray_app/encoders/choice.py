@@ -70,24 +70,21 @@ class EncoderChoice(BaseModel):
 
     @property
     def refusals(self) -> list[str]:
-        """One line for each backend that was refused."""
-        return [f"{trial.backend}: {trial.refused}" for trial in self.trials if trial.refused]
+        """One phrase for each backend that was refused: which, and why."""
+        return [f"{trial.backend} ({trial.refused})" for trial in self.trials if trial.refused]
 
 
 def choose(trials: Sequence[Trial]) -> EncoderChoice:
     """The fastest of the backends that were not refused; torch's trial is among them and never is."""
-    allowed = [trial for trial in trials if trial.refused is None and trial.texts_per_second is not None]
-    best = max(allowed, key=lambda trial: trial.texts_per_second or 0.0)
-    return EncoderChoice(backend=best.backend, why=_reason(best, trials), trials=tuple(trials))
+    allowed = sorted(
+        (trial for trial in trials if trial.refused is None),
+        key=lambda trial: trial.texts_per_second or 0.0,
+        reverse=True,
+    )
+    why = ", ".join(_figures(trial) for trial in allowed)
+    return EncoderChoice(backend=allowed[0].backend, why=why, trials=tuple(trials))
 
 
-def _reason(best: Trial, trials: Sequence[Trial]) -> str:
-    refused = sum(trial.refused is not None for trial in trials)
-    others = [f"{_rate(trial)} of {trial.backend}" for trial in trials if trial != best and not trial.refused]
-    beside = f" beside {', '.join(others)}" if others else ""
-    left = f"; {refused} refused" if refused else ""
-    return f"{_rate(best)} texts/s{beside}{left}"
-
-
-def _rate(trial: Trial) -> str:
-    return f"{trial.texts_per_second:.0f}"
+def _figures(trial: Trial) -> str:
+    agreed = "" if trial.agreement is None else f" (top-10 agreement {trial.agreement:.3f})"
+    return f"{trial.backend} {trial.texts_per_second or 0.0:.0f} texts/s{agreed}"

@@ -111,7 +111,7 @@ class ModelCache:
         if entry is None:
             raise OSError(errno.EIO, "the converted model was not kept", str(self.folder))
         for refusal in entry.choice.refusals:
-            logger.warning("%s does not run on %s, so %s encodes.", name, refusal, entry.choice.backend)
+            logger.warning("%s encodes %s, not %s.", entry.choice.backend, name, refusal)
         return entry
 
     def _run(self, threads: int | None, out: Path) -> None:

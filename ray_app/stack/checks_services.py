@@ -10,6 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from ray_app.encoders.device import likely_device
+from ray_app.encoders.loading import stored_choice
 from ray_app.encoders.model_files import find_model
 from ray_app.encoders.stub import StubOptions
 from ray_app.errors import ConfigError, ProviderRefused, ProviderUnavailable, RayUnavailable
@@ -33,13 +35,31 @@ def check_model(settings: Settings) -> str:
     name = settings.local_model
     if StubOptions.parse(name) is not None:
         return "stub: deterministic vectors, for tests and benchmarks"
-    if name != BUNDLED_MODEL and not Path(name).expanduser().is_dir() and _looks_like_hub_id(name):
+    if _on_a_hub(name):
         return f"{name}, from the model hub when it is first used; not checked"
     files = find_model(name)
     dimensions = files.config().dimensions
     files.check()
     checked = "weights verified by SHA-256" if files.sha256 else f"in {files.folder}"
     return f"{files.name}, {dimensions} dimensions, {checked}"
+
+
+def check_encoder(settings: Settings) -> str:
+    """What encodes the local model's texts, and why; as stored when it was chosen. Raises ConfigError."""
+    name = settings.local_model
+    if StubOptions.parse(name) is not None:
+        return "stub"
+    device = likely_device()
+    if device != "cpu":
+        return f"torch on {device}"
+    first = f"chosen and measured at first use, which takes a minute (precision: {settings.precision})"
+    if _on_a_hub(name):
+        return first
+    choice = stored_choice(settings)
+    if choice is None:
+        return first
+    refused = f"; refused: {', '.join(choice.refusals)}" if choice.refusals else ""
+    return f"{choice.backend} (precision: {settings.precision}), the fastest of {choice.why}{refused}"
 
 
 def check_gateway(settings: Settings) -> str:
@@ -108,7 +128,9 @@ def check_ray(settings: Settings) -> str:
     return f"Ray {installed}; head at {head.address}, dashboard {head.dashboard_url}"
 
 
-def _looks_like_hub_id(name: str) -> bool:
+def _on_a_hub(name: str) -> bool:
+    if name == BUNDLED_MODEL or Path(name).expanduser().is_dir():
+        return False
     return "/" in name and not name.startswith((".", "/", "~"))
 
 

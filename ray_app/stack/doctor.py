@@ -15,7 +15,7 @@ from ray_app.reports import Check
 from ray_app.settings import Settings
 from ray_app.stack.checks_data import check_database, check_source, check_vectors
 from ray_app.stack.checks_host import check_home, check_processor, check_python
-from ray_app.stack.checks_services import check_gateway, check_model, check_ray
+from ray_app.stack.checks_services import check_encoder, check_gateway, check_model, check_ray
 from ray_app.stack.postgres_tools import ToolFailed
 
 #: A check answers what it found, and raises what is wrong.
@@ -26,6 +26,7 @@ _CHECKS: Final[tuple[tuple[str, Callable[[Settings], str]], ...]] = (
     ("Source tables", check_source),
     ("Vectors", check_vectors),
     ("Model", check_model),
+    ("Encoder", check_encoder),
     ("Gateway", check_gateway),
     ("Ray", check_ray),
     ("Processor", check_processor),

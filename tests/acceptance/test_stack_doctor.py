@@ -17,6 +17,10 @@ from sqlalchemy import make_url, text
 
 from ray_app.db.engine import engine_for, ledger_engine
 from ray_app.db.migrate import HEAD, ensure_migrated
+from ray_app.encoders.choice import Trial, choose
+from ray_app.encoders.model_cache import Entry, ModelCache
+from ray_app.encoders.model_files import find_model
+from ray_app.encoders.openvino_encoder import Padding
 from ray_app.reports import Check
 from ray_app.settings import GatewaySettings, Settings
 from ray_app.stack.doctor import run_checks
@@ -30,6 +34,7 @@ ALL = [
     "Source tables",
     "Vectors",
     "Model",
+    "Encoder",
     "Gateway",
     "Ray",
     "Processor",
@@ -89,6 +94,7 @@ def test_a_new_home_is_healthy_and_stays_unmade(home: Path) -> None:
     assert [check for check in checks.values() if not check.ok] == []
     assert "PostgreSQL 18" in checks["Database"].detail
     assert "384 dimensions, weights verified by SHA-256" in checks["Model"].detail
+    assert "chosen and measured at first use" in checks["Encoder"].detail
     assert "Not configured" in checks["Gateway"].detail
     assert not home.exists()
 
@@ -237,6 +243,25 @@ def test_a_damaged_model(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     check = checks_of(Settings(home=home))["Model"]
     assert not check.ok
     assert "SHA-256" in check.detail
+
+
+def test_the_encoder_and_why(home: Path) -> None:
+    settings = Settings(home=home)
+    cache = ModelCache(settings.cache, find_model(settings.local_model), settings.precision)
+    cache.folder.mkdir(parents=True)
+    trials = (
+        Trial(backend="openvino-int8", texts_per_second=300.0, agreement=0.912, refused="too far off"),
+        Trial(backend="openvino-f32", texts_per_second=100.4, agreement=0.99996),
+        Trial(backend="torch", texts_per_second=70.0),
+    )
+    Entry(choice=choose(trials), padding=Padding(0), digests={}).write(cache.folder)
+    check = checks_of(settings)["Encoder"]
+    assert check.ok
+    assert "openvino-f32 (precision: fast)" in check.detail
+    assert "openvino-f32 100 texts/s (top-10 agreement 1.000), torch 70 texts/s" in check.detail
+    assert "refused: openvino-int8 (too far off)" in check.detail
+    exact = checks_of(Settings(home=home, precision="exact"))["Encoder"]
+    assert "chosen and measured at first use" in exact.detail
 
 
 @pytest.mark.parametrize(
