@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -65,14 +64,8 @@ INSERT: Final[Any] = text(
 
 @contextmanager
 def served(*, local_model: str) -> Iterator[Site]:
-    """A server with this ``ROWBEAM_LOCAL_MODEL``, stopped at the end; its data is deleted.
-
-    Call it in the main thread: SIGTERM is answered as Ctrl-C is, or it would leave the server running.
-    """
-    with (
-        _ended_by_signal(),
-        tempfile.TemporaryDirectory(prefix="rowbeam-bench-", ignore_cleanup_errors=True) as home,
-    ):
+    """A server with this ``ROWBEAM_LOCAL_MODEL``, stopped at the end; its data is deleted."""
+    with tempfile.TemporaryDirectory(prefix="rowbeam-bench-", ignore_cleanup_errors=True) as home:
         embedded = {"qdrant_url": None, "qdrant_api_key": None, "http_port": free_port()}
         settings = home_settings(Path(home), local_model).model_copy(update=embedded)
         stack = Stack(settings)
@@ -84,15 +77,6 @@ def served(*, local_model: str) -> Iterator[Site]:
                 yield Site(status.server.url, rowbeam, status.head.pid, settings)
         finally:
             stack.down()
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
