@@ -121,7 +121,8 @@ def _compare_rows(
 ) -> Iterator[_Outcome]:
     """Clean ranges with their counts. Reads across range borders: a page is larger than a range."""
     place, dirty, diff = 0, 0, Diff()
-    for record, outcome in _diffs(reader, work[0].lo, work[-1].hi, deadline, scan):
+    for record, recognised, outcome in _diffs(reader, work[0].lo, work[-1].hi, deadline, scan):
+        diff.unchanged += recognised
         if outcome is not None:
             diff.add(outcome)
         if record == work[place].hi:
@@ -144,10 +145,10 @@ def _compare_rows(
 
 def _diffs(
     reader: RangeReader, lo: str | None, hi: str | None, deadline: float, scan: _Scan
-) -> Iterator[tuple[str, Diff | None]]:
-    """The rows of (lo, hi] in order, each with its outcome; None for one that has gone meanwhile.
+) -> Iterator[tuple[str, bool, Diff | None]]:
+    """The rows of (lo, hi] in order, each with whether it is recognised, else with its outcome.
 
-    Ends early at the deadline.
+    A row that has gone meanwhile has neither. Ends early at the deadline.
     """
     more: str | None = lo
     while time.monotonic() < deadline:
@@ -159,7 +160,7 @@ def _diffs(
             compared = _compared(reader, [record for record, recognised in block if not recognised], scan)
             for record, recognised in block:
                 scan.known += recognised
-                yield record, Diff(unchanged=1) if recognised else compared.get(record)
+                yield record, recognised, compared.get(record)
         if more is None:
             return
 

@@ -33,7 +33,7 @@ def row_hashes(
         of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids))
     )
     found: dict[str, str | None] = {}
-    for record, digest in connection.execute(query):
+    for record, digest in connection.execute(query).all():
         if found.setdefault(record, digest) != digest:
             found[record] = None
     return found

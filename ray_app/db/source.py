@@ -201,7 +201,7 @@ class SourceTable:
             .order_by(self._key)
             .limit(limit)
         )
-        return [(record, digest) for record, digest in connection.execute(query)]
+        return [(record, digest) for record, digest in connection.execute(query).all()]
 
     def present(self, connection: Connection, client_id: int, ids: Sequence[str]) -> set[str]:
         """Which of ``ids`` are active rows of the tenant."""
