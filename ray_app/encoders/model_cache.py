@@ -27,7 +27,6 @@ logger: Final = logging.getLogger(__name__)
 
 MODEL_FILE: Final = "model.xml"
 _ENTRY_FILE: Final = "choice.json"
-_DRAFT: Final = ".draft-"
 #: Raise it when what ``convert`` does changes.
 _RECIPE: Final = 1
 _LIBRARIES: Final = ("nncf", "openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
@@ -99,7 +98,10 @@ class ModelCache:
         """Convert in a process of its own and rename the result into place. Raises as ``_run``, OSError."""
         name = self._files.name
         logger.info("Converting %s for this processor; this is done once.", name)
-        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.folder.parent))
+        prefix = f".{self.folder.name}-"
+        for left in self.folder.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
+        draft = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder.parent))
         try:
             self._run(threads, draft)
             # What is there is damaged, or it would have been used.

@@ -93,6 +93,7 @@ def test_processes_that_start_at_once_convert_once_in_place_of_a_damaged_entry(
     choice = EncoderChoice(backend="openvino-f32", why="of old")
     Entry(choice=choice, padding=Padding(0), digests=digests_of(cache.folder)).write(cache.folder)
     (cache.folder / MODEL_FILE).write_bytes(cut)
+    (cache.folder.parent / f".{cache.folder.name}-killed").mkdir()
     user = tmp_path / "user"
     user.mkdir()
     starting = [loading(settings.home, folder, "exact", user) for _ in range(2)]
