@@ -9,12 +9,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from jobs.heart import Heart
-from jobs.pipeline import run_pipeline
 from jobs.stages import JobContext
 from ray_app.actors.cluster import connected
 from ray_app.actors.progress import start_progress_actor
-from ray_app.actors.stores import open_cluster_store
-from ray_app.backfilling import ensure_indexes
+from ray_app.actors.stores import start_store
 from ray_app.db.indexes import PinnedIndex
 from ray_app.db.jobs import TakenJob
 from ray_app.db.ranges import RangeSpec
@@ -44,9 +42,11 @@ def run_on_cluster(
     indexes = [index for where, index in pinned.items() if where in wanted]
     context = JobContext(settings.fingerprint(), job.job_id, job.run, tenant, indexes)
     with connected(settings):
-        ensure_indexes(workspace, open_cluster_store(settings), tenant, indexes)
+        start_store(settings, tenant.placement)
         progress = start_progress_actor(context.fingerprint, job.job_id)
         heart.snapshot = _snapshots(progress)
+        from jobs.pipeline import run_pipeline  # a second of imports, while the actors do theirs
+
         try:
             for provider, group in _by_provider(workspace, pinned, work).items():
                 run_pipeline(context, group, provider, progress)

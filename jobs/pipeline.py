@@ -105,12 +105,17 @@ def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, 
     parts = read_datasource(
         PostgresRanges(context, work),
         num_cpus=READ_CPUS,
-        concurrency=READERS,
+        # A second process would cost a CPU encoder on the same cores more than it brings.
+        concurrency=1 if pool.size == 1 and not pool.gpus else READERS,
         override_num_blocks=max(READERS * 2, 1),
     )
     vectors = parts.map_batches(
         EncodeStage,
-        fn_constructor_kwargs={"context": context, "threads": pool.threads},
+        fn_constructor_kwargs={
+            "context": context,
+            "threads": pool.threads,
+            "warm": any(item.kind != "sweep" for item in work),
+        },
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from jobs.blocks import from_block, to_block
 from ray_app.actors.cluster import has_server, worker_settings
+from ray_app.backfilling import ensure_indexes
 from ray_app.db import ranges, usage
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
-from ray_app.errors import BudgetExhausted, ProviderUnavailable
+from ray_app.errors import BudgetExhausted, ProviderUnavailable, RowbeamError
 from ray_app.outage import ride_out
 from ray_app.parts import Part
 from ray_app.providers.port import EmbeddingProvider
@@ -55,15 +56,18 @@ def open_workspace(context: JobContext) -> Workspace:
 
 
 class EncodeStage:
-    """Texts to vectors. The model is loaded at the first text, so a part without any costs nothing.
+    """Texts to vectors. A local model is loaded while readers start, unless there is nothing to encode.
 
     Readers run ahead of the model, so it is here that a range counts as begun, and that a
     cancelled job drops what has not been. Several threads may call: while the model works for one, the
     next prepares its part. Their texts are embedded once between them.
     """
 
-    def __init__(self, context: JobContext, threads: int | None) -> None:
-        """``threads`` of a local model, when the settings do not say; None takes all cores."""
+    def __init__(self, context: JobContext, threads: int | None, *, warm: bool = False) -> None:
+        """``threads`` of a local model, when the settings do not say; None takes all cores.
+
+        ``warm``: load it now, in a thread, instead of at the first text.
+        """
         self._context = context
         settings = worker_settings(context.fingerprint)
         if settings.encoder_threads is None:
@@ -73,7 +77,18 @@ class EncodeStage:
         self._reuses: dict[str, TextReuse] = {}
         self._making = threading.Lock()
         self._model = threading.Lock()
+        if warm:
+            threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         self._yields = False
+
+    def _warm_up(self) -> None:
+        for space in {index.space for index in self._context.indexes}:
+            # A fault is met again at the first text, where it ends the job with its reason.
+            with suppress(RowbeamError):
+                provider = self._provider(space)
+                if provider.name != "gateway":
+                    with self._model:
+                        provider.embed_documents(["warm-up"])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
@@ -164,9 +179,11 @@ class WriteStage:
         self._workspace = open_workspace(context)
         self._progress = progress
         settings = self._workspace.settings
+        self._store = open_cluster_store(settings)
+        self._prepared = False
         self._writer = PartWriter(
             self._workspace.registry.scope(context.tenant),
-            open_cluster_store(settings),
+            self._store,
             self._workspace.ledger,
             settings.outage_budget,
         )
@@ -176,6 +193,15 @@ class WriteStage:
         return {"seq": [receipt.seq for receipt in receipts]}
 
     def write(self, part: Part) -> Receipt:
+        if not self._prepared:
+            # Here and not before the job: the model need not wait for the store.
+            context, budget = self._context, self._workspace.settings.outage_budget
+            ride_out(
+                lambda: ensure_indexes(self._workspace, self._store, context.tenant, context.indexes),
+                budget=budget,
+                what="The vector store",
+            )
+            self._prepared = True
         receipt = self._writer.write(part, self._context.index(part.table, part.vector_type).space)
         self._progress.record.remote(receipt.to_row())
         return receipt

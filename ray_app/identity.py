@@ -6,20 +6,16 @@ another tenant's point. Parts are length-prefixed: ("a_b", "c") and ("a", "b_c")
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from uuid import UUID
 
 
 def keyed_uuid(secret: bytes, *parts: str) -> UUID:
     """First 16 bytes of HMAC-SHA256 over the length-prefixed UTF-8 ``parts``, as a UUID."""
-    mac = hmac.new(secret, digestmod=hashlib.sha256)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        mac.update(len(data).to_bytes(8, "big"))
-        mac.update(data)
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    message = b"".join(len(data).to_bytes(8, "big") + data for data in encoded)
     # Version and variant bits keep the id a well-formed (random-style) UUID for strict parsers.
-    return UUID(bytes=mac.digest()[:16], version=4)
+    return UUID(bytes=hmac.digest(secret, message, "sha256")[:16], version=4)
 
 
 def partition_id(secret: bytes, incarnation: UUID, table: str, vector_type: str) -> UUID:

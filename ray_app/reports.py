@@ -89,6 +89,8 @@ class JobProgress:
     records_per_second: float
     seconds: float
     provider: str | None
+    #: Seconds that providers worked, added up where several did at once.
+    encoding_seconds: float = 0.0
     #: Latest faults, newest last; at most 20.
     errors: tuple[str, ...] = ()
     #: Why the job failed.

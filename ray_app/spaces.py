@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final
 
 
@@ -61,7 +62,7 @@ class EmbeddingSpace:
     #: Tokens of text the model reads at once, special tokens not counted.
     max_tokens: int = 254
 
-    @property
+    @cached_property
     def space_id(self) -> str:
         """First 12 hex digits of SHA-256 over the fields that change vectors."""
         fields = asdict(self)

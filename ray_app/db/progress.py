@@ -72,6 +72,7 @@ def _progress(connection: Connection, row: Row[Any]) -> JobProgress:
     ).one()
     counts = Counts(**{name: int(getattr(sums, name)) for name in names})
     tokens, cost = usage.spent(connection, job_id=row.job_id)
+    encoding = usage.busy_seconds(connection, row.job_id)
     state = JobState(row.state)
     if state.active and not owner_alive(row):
         state = JobState.INTERRUPTED
@@ -102,6 +103,7 @@ def _progress(connection: Connection, row: Row[Any]) -> JobProgress:
         estimated_completion=datetime.fromisoformat(eta) if eta and not ended else None,
         records_per_second=float(rate),
         seconds=seconds,
+        encoding_seconds=encoding,
         provider=row.progress.get("provider"),
         errors=tuple(row.progress.get("errors", ())),
         error=row.error,

@@ -109,6 +109,12 @@ def spent(
     return int(tokens), Decimal(cost)
 
 
+def busy_seconds(connection: Connection, job_id: str) -> float:
+    """Seconds that providers worked for the job, added up where several did at once."""
+    query = select(func.coalesce(func.sum(usage.c.seconds), 0)).where(usage.c.job_id == job_id)
+    return float(connection.scalar(query) or 0)
+
+
 def read_report(
     engine: Engine, tenant: Tenant, first: date | None = None, last: date | None = None
 ) -> UsageReport:

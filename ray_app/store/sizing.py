@@ -26,11 +26,12 @@ def sub_batches(writes: Sequence[WeighedT]) -> Iterator[list[WeighedT]]:
     part: list[WeighedT] = []
     size = 0
     for write in writes:
-        if part and (len(part) == WRITE_POINTS or size + write.wire_bytes > WRITE_BYTES):
+        weight = write.wire_bytes
+        if part and (len(part) == WRITE_POINTS or size + weight > WRITE_BYTES):
             yield part
             part, size = [], 0
         part.append(write)
-        size += write.wire_bytes
+        size += weight
     if part:
         yield part
 
@@ -43,7 +44,7 @@ def json_bytes(value: Any) -> int:
 def _characters(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # the class itself is looked at first: it is what is sent
         return sum(len(key) + _characters(item) for key, item in value.items())
     if isinstance(value, list):
         return sum(map(_characters, value))
