@@ -77,9 +77,9 @@ class EncodeStage:
         self._reuses: dict[str, TextReuse] = {}
         self._making = threading.Lock()
         self._model = threading.Lock()
+        self._yields = False
         if warm:
             threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
-        self._yields = False
 
     def _warm_up(self) -> None:
         for space in {index.space for index in self._context.indexes}:
