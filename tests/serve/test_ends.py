@@ -124,7 +124,8 @@ def test_sigterm_ends_a_server_in_the_foreground_in_order(model_cache: Path) -> 
                 process.wait(PATIENCE)
         served = np.array([item["embedding"] for item in answer.json()["data"]], dtype=np.float32)
         direct = local_provider(site.settings).embed_documents(texts).vectors
-        assert (served * direct).sum(axis=1).min() > 0.9999
+        # What a text is batched with moves its 8-bit vector a little.
+        assert (served * direct).sum(axis=1).min() > 0.999
         check_orderly(pushing)
         site.up()
         check_rows(site, key, pushing.acknowledged)
