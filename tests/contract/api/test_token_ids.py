@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from ray_app.encoders.model_config import load_tokenizer
 from ray_app.encoders.model_files import find_model
+from ray_app.providers.local import local_provider
 from ray_app.settings import Settings
 from tests.conftest import fresh_database
 from tests.support.api_site import ApiSite
@@ -33,12 +34,13 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def real(
-    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory, model_cache: Path
 ) -> Iterator[httpx.Client]:
-    """A client of a site with the shipped model, which takes seconds to load: one for all these tests."""
+    """A client of a site with the shipped model, loaded before the first of these tests asks for it."""
     home: Path = tmp_path_factory.mktemp("home")
     with fresh_database(postgres_url, template_database) as url:
-        settings = Settings(home=home, database_url=SecretStr(url), encoder_threads=1)
+        settings = Settings(home=home, cache_dir=model_cache, database_url=SecretStr(url), encoder_threads=1)
+        local_provider(settings).embed_query("ready")
         with ApiSite(settings) as site, site.http(site.add_tenant("acme")) as client:
             yield client
 
