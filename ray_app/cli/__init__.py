@@ -15,8 +15,8 @@ def main() -> None:
     code = run(sys.argv[1:])
     if "ray" not in sys.modules:
         sys.exit(code)
-    # A process that has left a cluster can still crash in one of Ray's own threads while the interpreter takes
-    # itself apart (SIGSEGV in _raylet.so, 2.60), and its exit code then says that the command failed.
+    # A process that has left a cluster can still crash in one of Ray's own threads while the interpreter
+    # takes itself apart (SIGSEGV in _raylet.so, 2.60), and its exit code would say that the command failed.
     logging.shutdown()
     with suppress(BrokenPipeError):
         sys.stdout.flush()
