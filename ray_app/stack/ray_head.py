@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Final
@@ -67,6 +68,10 @@ class HeadRecord:
     pid: int | None = None
 
 
+class _EndedEarly(RayUnavailable):
+    """A head ended by itself before it was ready."""
+
+
 class RayHead:
     """The head that belongs to ``settings.home``. Start and stop it under the stack's lock."""
 
@@ -93,6 +98,15 @@ class RayHead:
         Raises:
             RayUnavailable: it did not start; nothing of it is left running.
         """
+        with suppress(_EndedEarly):
+            return self._start(keep)
+        # Somebody else can take a port between its choice and Ray's use of it; there are others.
+        try:
+            return self._start(keep)
+        except _EndedEarly as error:
+            raise RayUnavailable(error.message, hint=error.hint) from error
+
+    def _start(self, keep: SharedLock | None) -> HeadRecord:
         with os_errors_as(RayUnavailable, "Starting Ray"):
             private_folder(self._settings.run_dir)
             variables = ray_variables(self._settings)
@@ -172,9 +186,10 @@ class RayHead:
         with httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=5, trust_env=False) as client:
             while waiting:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    ended = "ended" if process.poll() is not None else f"took over {_START_SECONDS:.0f} s"
-                    raise RayUnavailable(
-                        f"Ray did not start, it {ended}: {self._last_words()}", hint=f"See {self.log}."
+                    ended = process.poll() is not None
+                    what = "ended" if ended else f"took over {_START_SECONDS:.0f} s"
+                    raise (_EndedEarly if ended else RayUnavailable)(
+                        f"Ray did not start, it {what}: {self._last_words()}", hint=f"See {self.log}."
                     )
                 if _answers(client, waiting[0]):
                     del waiting[0]
