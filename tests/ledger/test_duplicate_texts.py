@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
@@ -11,27 +10,14 @@ from sqlalchemy import text
 from ray_app.db.indexes import list_indexes
 from ray_app.reports import Counts
 from ray_app.reuse import TextReuse, stored_lookup
-from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace, VectorType
-from ray_app.store.edge import EdgeStore
 from ray_app.store.port import IndexKey
 from ray_app.tenants import Placement, Tenant
 from ray_app.text import text_hash
-from ray_app.workspace import Workspace
 from tests.support.parts_site import TABLE, Site
 
 #: More than one window of the stub's chunker.
 LONG = " ".join(f"word{number}" for number in range(600))
-
-
-@pytest.fixture
-def site(make_settings: Callable[..., Settings], tmp_path: Path) -> Iterator[Site]:
-    workspace = Workspace(make_settings())
-    tenant, _ = workspace.registry.create("acme", 1, Placement.EMBEDDED)
-    store = EdgeStore(tmp_path / "edge")
-    yield Site(workspace, store, tenant)
-    store.close()
-    workspace.close()
 
 
 def space_of(site: Site) -> EmbeddingSpace:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -24,24 +22,10 @@ from ray_app.parts import Part
 from ray_app.planning import make_plan
 from ray_app.prescan import settle_unchanged
 from ray_app.reports import Counts, JobState
-from ray_app.settings import Settings
 from ray_app.spaces import VectorType
-from ray_app.store.edge import EdgeStore
 from ray_app.store.port import IndexKey
-from ray_app.tenants import Placement
-from ray_app.workspace import Workspace
 from ray_app.writing import PartWriter, store_points
 from tests.support.parts_site import TABLE, Site
-
-
-@pytest.fixture
-def site(make_settings: Callable[..., Settings], tmp_path: Path) -> Iterator[Site]:
-    workspace = Workspace(make_settings())
-    tenant, _ = workspace.registry.create("acme", 1, Placement.EMBEDDED)
-    store = EdgeStore(tmp_path / "edge")
-    yield Site(workspace, store, tenant)
-    store.close()
-    workspace.close()
 
 
 def test_rows_become_points_and_the_ledger_says_the_same(site: Site) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +16,8 @@ from ray_app.db.jobs import TakenJob, finish_job
 from ray_app.db.progress import job_progress
 from ray_app.reading import RangeReader
 from ray_app.reports import Counts, JobState
-from ray_app.settings import Settings
 from ray_app.spaces import VectorType
-from ray_app.store.edge import EdgeStore
 from ray_app.tables import TextMode, TextRule
-from ray_app.tenants import Placement
-from ray_app.workspace import Workspace
 from tests.support.parts_site import TABLE, Site
 from tests.support.pushes import PushSite
 
@@ -49,16 +43,6 @@ CHANGES = st.one_of(
         st.just("INSERT INTO pull_requests (id, client_id, title) VALUES (:key + 100, 1, 'one')"), st.none()
     ),
 )
-
-
-@pytest.fixture
-def site(make_settings: Callable[..., Settings], tmp_path: Path) -> Iterator[Site]:
-    workspace = Workspace(make_settings())
-    tenant, _ = workspace.registry.create("acme", 1, Placement.EMBEDDED)
-    store = EdgeStore(tmp_path / "edge")
-    yield Site(workspace, store, tenant)
-    store.close()
-    workspace.close()
 
 
 def fill(site: Site) -> None:
