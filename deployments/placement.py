@@ -8,7 +8,6 @@ from typing import Any, Final
 from deployments.autoscaling import by_queued_tokens
 from ray_app.serving.options import ServingOptions
 from ray_app.settings import Settings
-from ray_app.stack.processes import usable_cores
 
 #: Logical CPUs. The router and the proxy wait most of the time; a GPU replica tokenises.
 ROUTER_CPUS: Final = 0.25
@@ -34,8 +33,8 @@ class ModelPlacement:
 
 
 def cpu_placement(options: ServingOptions) -> ModelPlacement:
-    """Replicas on CPUs, each with as many logical CPUs as torch threads."""
-    threads = options.cpu_threads or max(1, usable_cores() // 2)
+    """Replicas on CPUs, each with as many logical CPUs as threads."""
+    threads = options.threads_per_replica
     return ModelPlacement(threads, _model({"num_cpus": threads}, options.max_cpu_replicas))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from ray_app.encoders.device import usable_cores
+from ray_app.cores import usable_cores
 from ray_app.encoders.model_files import describe_space, find_model
 from ray_app.encoders.port import FloatArray
 from ray_app.encoders.stub import StubOptions

@@ -13,8 +13,8 @@ from jobs.benchmark.contestants import Contestant, Encode, rowbeam_encoder
 from jobs.benchmark.http_load import Endpoint, ask_one_by_one, percentile
 from jobs.benchmark.lines import Line, Samples, Target, in_turns
 from jobs.benchmark.site import Site
+from ray_app.serving.options import ServingOptions
 from ray_app.settings import Settings
-from ray_app.stack.processes import usable_cores
 
 #: Milliseconds that HTTP may add.
 LATENCY: Final = Target(5, at_least=False)
@@ -26,8 +26,7 @@ _WARM_REQUESTS: Final = 20
 
 def latency_line(site: Site, endpoint: Endpoint, args: argparse.Namespace) -> Line:
     """``args.rounds`` runs of ``args.requests`` of each, in turns; ``endpoint`` is the site's."""
-    # As deployments.placement sizes a replica on CPUs.
-    threads = max(1, usable_cores() // 2)
+    threads = ServingOptions().threads_per_replica
     settings = site.settings.model_copy(update={"encoder_threads": threads})
     samples, tails = _one_by_one(endpoint, settings, args)
     pairs = zip(samples["http"].values, samples["bare"].values, strict=True)

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import psutil
 
-from ray_app.encoders.device import likely_device, usable_cores
+from ray_app.cores import usable_cores
+from ray_app.encoders.device import likely_device
 
 #: Instruction sets that decide how fast a model runs on a CPU.
 _FLAGS: Final = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from functools import cache
@@ -25,11 +24,3 @@ def likely_device() -> str:
         return "mps" if platform.machine() == "arm64" else "cpu"
     has_cuda = not build.endswith("+cpu") and any(Path("/dev").glob("nvidia[0-9]*"))
     return "cuda" if has_cuda else "cpu"
-
-
-def usable_cores() -> int:
-    """The cores this process may use. Torch would believe OMP_NUM_THREADS, which Ray sets to 1."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from ray_app.cores import usable_cores
 from ray_app.encoders.batched_encoder import PROBES, BatchedEncoder
 from ray_app.encoders.batching import DEFAULT_BUDGETS, MODEL_FAULTS, BatchBudget
-from ray_app.encoders.device import usable_cores
 from ray_app.encoders.model_config import ModelConfig, load_tokenizer
 from ray_app.encoders.openvino_runtime import OpenVinoBackend, compile_for_cpu
 from ray_app.encoders.port import FloatArray

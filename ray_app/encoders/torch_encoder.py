@@ -11,9 +11,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
+from ray_app.cores import usable_cores
 from ray_app.encoders.batched_encoder import PROBES, BatchedEncoder
 from ray_app.encoders.batching import DEFAULT_BUDGETS, MODEL_FAULTS, BatchBudget, unit_rows
-from ray_app.encoders.device import usable_cores
 from ray_app.encoders.model_files import ModelFiles
 from ray_app.encoders.port import FloatArray
 from ray_app.errors import ConfigError

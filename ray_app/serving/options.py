@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from ray_app.cores import usable_cores
+
+#: Cores that a replica takes whole: with one of two, a text took longer and the other core mostly idled.
+_FEW_CORES: Final = 2
 
 
 class ServingOptions(BaseModel):
@@ -14,7 +21,7 @@ class ServingOptions(BaseModel):
     router_replicas: int = Field(default=1, ge=1)
     #: Most CPU replicas of the local model; each takes ``cpu_threads`` cores.
     max_cpu_replicas: int = Field(default=1, ge=1)
-    #: Torch threads, and logical CPUs, of one CPU replica; 0 takes half the node's cores, at least 1.
+    #: Threads, and logical CPUs, of one CPU replica; 0 takes half the node's cores, but 2 where it has them.
     cpu_threads: int = Field(default=0, ge=0)
     #: Most GPU replicas of the local model; none is made on a cluster without a GPU.
     max_gpu_replicas: int = Field(default=1, ge=0)
@@ -33,3 +40,9 @@ class ServingOptions(BaseModel):
     max_queued_tokens: int = Field(default=500_000, gt=0)
     #: Requests under way, of all tenants.
     max_requests: int = Field(default=512, gt=0)
+
+    @property
+    def threads_per_replica(self) -> int:
+        """Threads of one CPU replica on a node like this one."""
+        cores = usable_cores()
+        return self.cpu_threads or max(min(cores, _FEW_CORES), cores // 2)

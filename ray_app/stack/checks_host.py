@@ -13,9 +13,9 @@ from typing import Final
 
 import psutil
 
+from ray_app.cores import usable_cores
 from ray_app.errors import ConfigError
 from ray_app.settings import Settings
-from ray_app.stack.processes import usable_cores
 
 #: What ``pyproject.toml`` asks for.
 _OLDEST_PYTHON: Final = (3, 11)

@@ -7,18 +7,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import psutil
 
 _POLL_SECONDS: Final = 0.05
-#: Cgroup files with this container's share of CPU time: version 2, then version 1.
-_QUOTA_V2: Final = Path("/sys/fs/cgroup/cpu.max")
-_QUOTA_V1: Final = (
-    Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
-    Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-)
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -115,25 +108,3 @@ def run_child(command: Sequence[str], environment: Mapping[str, str] | None = No
             child.terminate()
             child.wait()
             raise
-
-
-def usable_cores() -> int:
-    """Cores this process may keep busy: its affinity, capped by its container's quota. At least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota()
-    return cores if quota is None else max(1, min(cores, int(quota)))
-
-
-def _quota() -> float | None:
-    try:
-        limit, period = (
-            _QUOTA_V2.read_text(encoding="ascii").split()
-            if _QUOTA_V2.exists()
-            else [path.read_text(encoding="ascii") for path in _QUOTA_V1]
-        )
-    except OSError:
-        return None
-    try:
-        return int(limit) / int(period) if int(limit) > 0 else None
-    except ValueError:  # "max": no limit
-        return None

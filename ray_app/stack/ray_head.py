@@ -20,6 +20,7 @@ from typing import IO, Final
 import httpx
 import psutil
 
+from ray_app.cores import usable_cores
 from ray_app.errors import RayUnavailable
 from ray_app.settings import Settings, child_environment
 from ray_app.stack.files import SharedLock, os_errors_as, private_folder, short_folder, write_private
@@ -29,15 +30,14 @@ from ray_app.stack.processes import (
     living,
     processes_where,
     terminate,
-    usable_cores,
     wait_gone,
 )
 from ray_app.stack.ray_command import HOST, Ports, start_command
 from ray_app.stack.ray_token import ray_variables
 
 #: Logical CPUs of the head. They limit what is placed, not what is computed: a job's stages take 1.75
-#: and each Serve replica up to 1, which must fit on two cores too, or the job would wait for ever.
-_MIN_CPUS: Final = 4
+#: and Serve's replicas 2.35, which must fit on two cores too, or the job would wait for ever.
+_MIN_CPUS: Final = 5
 #: Seconds for a head to answer (7 on two cores), and for job drivers, the head and what is killed to end.
 _START_SECONDS: Final = 120.0
 _DRIVER_SECONDS: Final = 10.0

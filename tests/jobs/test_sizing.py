@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.placement import ROUTER_CPUS, cpu_placement
+from deployments.placement import GATEWAY_CPUS, ROUTER_CPUS, cpu_placement
 from jobs.pipeline import READ_CPUS, READERS, WRITE_CPUS, size_pool
 from ray_app.errors import RayUnavailable
 from ray_app.serving.options import ServingOptions
 
 IO = READERS * READ_CPUS + WRITE_CPUS
 #: Logical CPUs of a head on two cores; see ``ray_app.stack.ray_head``.
-SMALLEST_HEAD = 4
+SMALLEST_HEAD = 5
 
 
 @given(
@@ -58,7 +58,7 @@ def test_nodes_too_small_for_an_encoder_are_a_clear_error() -> None:
 
 
 def test_a_job_fits_beside_a_server_on_two_cores() -> None:
-    server = ROUTER_CPUS + cpu_placement(ServingOptions(cpu_threads=1)).threads
+    server = ROUTER_CPUS + GATEWAY_CPUS + cpu_placement(ServingOptions(cpu_threads=2)).threads
     assert size_pool("local-cpu", [SMALLEST_HEAD - server], 0).size == 1
 
 

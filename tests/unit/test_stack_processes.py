@@ -1,4 +1,4 @@
-"""Which processes count as alive, what hangs off them, and how many cores there are."""
+"""Which processes count as alive, and what hangs off them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
-import pytest
 
-from ray_app.stack import processes
 from ray_app.stack.processes import (
     descendants,
     is_alive,
@@ -19,7 +16,6 @@ from ray_app.stack.processes import (
     living,
     processes_where,
     run_child,
-    usable_cores,
     wait_gone,
 )
 
@@ -65,37 +61,6 @@ def test_descendants_reach_down_but_not_to_this_process() -> None:
     finally:
         kill(family, 30)
         parent.communicate()
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"), [("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1), ("9900000 100000", 64)]
-)
-def test_a_containers_share_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cores: int
-) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    monkeypatch.setattr(processes, "_QUOTA_V2", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert usable_cores() == cores
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("-1", 64), ("400000", 4)])
-def test_an_older_containers_share_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
-) -> None:
-    (tmp_path / "quota").write_text(quota)
-    (tmp_path / "period").write_text("100000")
-    monkeypatch.setattr(processes, "_QUOTA_V2", tmp_path / "none")
-    monkeypatch.setattr(processes, "_QUOTA_V1", (tmp_path / "quota", tmp_path / "period"))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert usable_cores() == cores
-
-
-def test_without_a_container_all_cores_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_QUOTA_V2", tmp_path / "none")
-    monkeypatch.setattr(processes, "_QUOTA_V1", (tmp_path / "none", tmp_path / "none"))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
-    assert usable_cores() == 3
 
 
 def test_a_child_is_told_to_end_and_its_clean_up_is_waited_for() -> None:
