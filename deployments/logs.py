@@ -16,4 +16,5 @@ class ServeLogHandler(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        _SERVE.log(record.levelno, "%s", self.format(record))
+        # Only into the replica's file: Ray would carry standard error there a second time.
+        _SERVE.log(record.levelno, "%s", self.format(record), extra={"log_to_stderr": False})
