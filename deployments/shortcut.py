@@ -33,8 +33,8 @@ _CARRIED: Final = (
 #: Seconds after which an application that was not there is looked for again.
 _LOOK_AGAIN: Final = 1.0
 
-#: Status and headers, in the first piece of an answer; and a piece of its body.
-Piece: TypeAlias = "tuple[tuple[int, list[tuple[bytes, bytes]]] | None, bytes]"
+#: Status and headers, in the first piece of an answer; a piece of its body; and whether more follow.
+Piece: TypeAlias = "tuple[tuple[int, list[tuple[bytes, bytes]]] | None, bytes, bool]"
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,54 @@ class Shortcut:
 
 
 async def answer_pieces(app: ASGIApp, request: Request) -> AsyncGenerator[Piece, None]:
-    """The router's end: what ``app`` answers, in pieces. A caller that is gone cancels it."""
-    head: tuple[int, list[tuple[bytes, bytes]]] | None = None
-    parts: list[bytes] = []
+    """The router's end: what ``app`` answers, in pieces. A caller that is gone cancels it.
+
+    The last piece goes out as soon as it is there; what ``app`` does then, such as a line in a log, nobody
+    waits for.
+    """
+    answer = _Whole()
+    task: asyncio.Task[None] = asyncio.ensure_future(app(request.scope, _body_of(request), answer.send))
+    task.add_done_callback(answer.end)
+    try:
+        await answer.complete
+        body = b"".join(answer.parts)
+        for start in range(0, len(body) or 1, _PIECE):
+            stop = start + _PIECE
+            yield answer.head if start == 0 else None, body[start:stop], stop < len(body)
+        await task
+    finally:
+        task.cancel()
+
+
+class _Whole:
+    """An answer that is gathered."""
+
+    def __init__(self) -> None:
+        self.head: tuple[int, list[tuple[bytes, bytes]]] | None = None
+        self.parts: list[bytes] = []
+        self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.head = message["status"], list(message.get("headers", ()))
+            return
+        self.parts.append(message.get("body", b""))
+        if not message.get("more_body", False) and not self.complete.done():
+            self.complete.set_result(None)
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        """The application is done, with an answer or without."""
+        if self.complete.done():
+            return
+        if task.cancelled():
+            self.complete.cancel()
+        elif error := task.exception():
+            self.complete.set_exception(error)
+        else:
+            self.complete.set_result(None)
+
+
+def _body_of(request: Request) -> Receive:
     unread: list[Message] = [{"type": "http.request", "body": request.body, "more_body": False}]
 
     async def receive() -> Message:
@@ -92,17 +137,7 @@ async def answer_pieces(app: ASGIApp, request: Request) -> AsyncGenerator[Piece,
             return unread.pop()
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # for ever
 
-    async def send(message: Message) -> None:
-        nonlocal head
-        if message["type"] == "http.response.start":
-            head = message["status"], list(message.get("headers", ()))
-        else:
-            parts.append(message.get("body", b""))
-
-    await app(request.scope, receive, send)
-    body = b"".join(parts)
-    for start in range(0, len(body) or 1, _PIECE):
-        yield head if start == 0 else None, body[start : start + _PIECE]
+    return receive
 
 
 def _body_size(scope: Scope) -> int | None:
@@ -147,6 +182,9 @@ async def _forward(routers: Routers, request: Request, receive: Receive, send: S
     try:
         async with aclosing(routers.ask(request)) as pieces:
             await _send_on(pieces, send)
+            listener.cancel()  # the client may go now; the router may have something left to do
+            async for _ in pieces:
+                pass
     except asyncio.CancelledError:
         if gone:
             task.uncancel()
@@ -159,14 +197,11 @@ async def _forward(routers: Routers, request: Request, receive: Receive, send: S
 
 
 async def _send_on(pieces: AsyncGenerator[Piece, None], send: Send) -> None:
-    """Each piece when the next is there, the last as the end of the answer."""
-    waiting: bytes | None = None
-    async for head, part in pieces:
+    """Up to the last one."""
+    async for head, part, more in pieces:
         if head is not None:
             status, headers = head
             await send({"type": "http.response.start", "status": status, "headers": headers})
-        if waiting is not None:
-            await send({"type": "http.response.body", "body": waiting, "more_body": True})
-        waiting = part
-    if waiting is not None:
-        await send({"type": "http.response.body", "body": waiting, "more_body": False})
+        await send({"type": "http.response.body", "body": part, "more_body": more})
+        if not more:
+            break

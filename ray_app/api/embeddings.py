@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from ray_app.api.authentication import Principal
-from ray_app.api.counting import count, estimate
+from ray_app.api.counting import Counted, count, estimate
 from ray_app.api.embeddings_models import EmbeddingsRequest, EmbeddingsResponse, Inputs, parse_inputs
 from ray_app.api.models import find_space
 from ray_app.api.online_usage import record_usage
@@ -23,8 +24,10 @@ from ray_app.spaces import EmbeddingSpace
 
 router = APIRouter(prefix="/v1", tags=["embeddings"])
 
-#: Numbers that are written out on the event loop; more would keep others waiting, so a thread does it.
+#: Numbers that are written out, and characters whose tokens are counted, on the event loop; more would
+#: keep others waiting, so a thread does it.
 _FEW_NUMBERS: Final = 8_192
+_FEW_CHARACTERS: Final = 2_048
 
 
 @router.post("/embeddings", summary="Embed texts, as OpenAI's API does", response_model=EmbeddingsResponse)
@@ -35,7 +38,7 @@ async def create_embeddings(body: EmbeddingsRequest, services: FromServices, cal
     size = check_dimensions(space, body.dimensions)
     inputs = parse_inputs(body.input, services.options.max_inputs)
     with services.admission.admit(caller.tenant, estimate(inputs, space)) as ticket:
-        counted = await services.in_thread(count, services.workspace, inputs, space, truncate=body.truncate)
+        counted = await _count(services, inputs, space, truncate=body.truncate)
         call = EmbedCall(space, counted.texts, counted.tokens, caller.tenant.incarnation)
         joined = await embed_in_parts(services.backend, call)
         record_usage(services, caller.tenant, space, joined)
@@ -57,6 +60,12 @@ def _refuse_faults(joined: Joined, inputs: Inputs) -> None:
     name = inputs.name(index)
     others = f" {len(faults) - 1} others cannot either." if len(faults) > 1 else ""
     raise InputError(f"'{name}' cannot be embedded: {faults[index].message}{others}", param=name)
+
+
+async def _count(services: Services, inputs: Inputs, space: EmbeddingSpace, *, truncate: bool) -> Counted:
+    call = partial(count, services.workspace, inputs, space, truncate=truncate)
+    few = sum(map(len, inputs.items)) <= _FEW_CHARACTERS
+    return call() if few else await services.in_thread(call)
 
 
 async def _encode(

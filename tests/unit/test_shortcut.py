@@ -154,3 +154,35 @@ def test_a_lost_replica_leaves_the_request_without_an_answer(error: BaseExceptio
     answered, sent = asyncio.run(ask(Here(lost), request_of("GET"), []))
     assert answered
     assert not sent
+
+
+def test_a_client_has_its_answer_before_the_application_ends_and_may_go_then() -> None:
+    answered, over = asyncio.Event(), asyncio.Event()
+
+    async def thorough(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(b"here")(scope, receive, send)
+        await answered.wait()
+        await asyncio.sleep(0)
+        over.set()
+
+    async def check() -> None:
+        sent = []
+
+        async def receive() -> Message:
+            await answered.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+            if not message.get("more_body", True):
+                answered.set()
+
+        async def find() -> Here:
+            return Here(thorough)
+
+        async with asyncio.timeout(10):
+            assert await Shortcut(find).answer(request_of("GET"), receive, send)
+        assert body_of(sent) == b"here"
+        assert over.is_set()
+
+    asyncio.run(check())
