@@ -25,6 +25,9 @@ _COLUMNS: Final = {
     "attention_mask": "attention_mask",
     "token_type_ids": "type_ids",
 }
+#: Tokens, padding included, up to which one thread is as quick as two that have to be woken for it
+#: (8 tokens: 2.1 and 2.8 ms; 32: 4.4 ms both; 128: 16.6 and 9.7 ms), and leaves the other cores alone.
+SMALL_BATCH: Final = 32
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,13 @@ class OpenVinoEncoder(BatchedEncoder[list[Encoding]]):
             budget=budget or DEFAULT_BUDGETS["cpu"],
         )
         try:
-            compiled = compile_for_cpu(model, backend, threads or usable_cores())
+            # Both now, for 17 MB and 0.1 s: a short text must not wait for it.
+            cores = threads or usable_cores()
+            compiled = compile_for_cpu(model, backend, cores)
             self._inputs = [(port.any_name, _COLUMNS[port.any_name]) for port in compiled.inputs]
-            self._request = compiled.create_infer_request()
+            self._request = self._small = compiled.create_infer_request()
+            if cores > 1:
+                self._small = compile_for_cpu(model, backend, 1).create_infer_request()
             # Its threads start with the first batch, and must be there when somebody lowers their priority.
             warm = self._encode(PROBES)
         except (*MODEL_FAULTS, ImportError) as error:
@@ -84,8 +91,10 @@ class OpenVinoEncoder(BatchedEncoder[list[Encoding]]):
     def _forward(self, tokens: list[Encoding], positions: list[int]) -> FloatArray:
         batch = [tokens[place] for place in positions]
         inputs = {name: self._padded(batch, column) for name, column in self._inputs}
-        self._request.infer(inputs, share_inputs=True)
-        vectors = self._request.get_output_tensor(0).data[:, : self._dimensions]
+        size = next(iter(inputs.values())).size
+        request = self._small if size <= SMALL_BATCH else self._request
+        request.infer(inputs, share_inputs=True)
+        vectors = request.get_output_tensor(0).data[:, : self._dimensions]
         # The request writes its next batch to the same place.
         return np.array(vectors, dtype=np.float32)
 
