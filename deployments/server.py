@@ -19,8 +19,10 @@ from ray_app.db.migrate import ensure_migrated
 from ray_app.providers.local import local_name
 from ray_app.sample.schema import create_tables
 from ray_app.serving.admission import Admission
+from ray_app.serving.coalescing import CoalescingTarget
 from ray_app.serving.options import ServingOptions
 from ray_app.serving.pool import PricedTarget, ProviderPool
+from ray_app.serving.port import EmbeddingTarget
 from ray_app.serving.usage_log import UsageLog
 from ray_app.settings import Settings
 from ray_app.spaces import Preference
@@ -71,7 +73,11 @@ def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> l
     ):
         if name in handles:
             space = workspace.providers.spaces_for(preference)
-            target = HandleTarget(_provider_name(name, workspace.settings), space, handles[name])
+            target: EmbeddingTarget = HandleTarget(
+                _provider_name(name, workspace.settings), space, handles[name]
+            )
+            if name != GATEWAY_PROXY:  # which gathers texts itself, and is paid by the call
+                target = CoalescingTarget(target)
             price = workspace.providers.price_per_million(space)
             speed = speeds.get((target.name, space.space_id), 0.0)
             targets.append(PricedTarget(target, price, speed))

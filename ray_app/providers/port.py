@@ -29,6 +29,8 @@ class Embedded:
     #: US dollars; zero for local providers.
     cost: Decimal = Decimal(0)
     faults: Mapping[int, ItemError] = field(default_factory=dict)
+    #: Tokens of each text, from providers that say so; they add up to ``tokens``.
+    counts: Sequence[int] = ()
 
 
 class EmbeddingProvider(Protocol):

@@ -62,7 +62,7 @@ class LocalModel:
                 tenant=call.incarnation,
                 lane=call.lane,
             )
-        return Embedded(encoded.vectors, encoded.tokens, faults=encoded.faults)
+        return Embedded(encoded.vectors, encoded.tokens, faults=encoded.faults, counts=encoded.counts)
 
     async def warm_up(self) -> None:
         """Load the model and run a full batch, so that the first caller waits for neither.
