@@ -142,7 +142,8 @@ async def ask_one_by_one(
     try:
         for text in texts:
             request = wire.request(endpoint.path, endpoint.body([text], encoding))
-            await asyncio.sleep(pause)
+            if pause:
+                await asyncio.sleep(pause)
             began = time.perf_counter()
             answer = await wire.send(request)
             times.append(time.perf_counter() - began)
