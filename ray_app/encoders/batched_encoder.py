@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Final, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from ray_app.encoders.batching import (
     MODEL_FAULTS,
     BatchBudget,
     Failure,
+    Outcome,
     budget_batches,
     run_bisecting,
     unit_rows,
@@ -73,12 +74,11 @@ class BatchedEncoder(ABC, Generic[Tokens]):
         tokens, lengths = self._tokenize(self._readable(texts))
         vectors = np.zeros((len(texts), self._dimensions), np.float32)
         reasons: dict[int, str] = {}
-        for batch in budget_batches(lengths, self._budget):
-            for positions, outcome in run_bisecting(batch, lambda part: self._forward(tokens, part)):
-                if isinstance(outcome, Failure):
-                    reasons[positions[0]] = outcome.reason
-                else:
-                    vectors[positions] = outcome
+        for positions, outcome in self._run(tokens, budget_batches(lengths, self._budget)):
+            if isinstance(outcome, Failure):
+                reasons[positions[0]] = outcome.reason
+            else:
+                vectors[positions] = outcome
         vectors, directionless = unit_rows(vectors)
         for position in directionless:
             reasons.setdefault(position, "its vector has no direction")
@@ -88,6 +88,11 @@ class BatchedEncoder(ABC, Generic[Tokens]):
         }
         read = [0 if place in faults else length - self._specials for place, length in enumerate(lengths)]
         return Encoded(vectors, read, faults)
+
+    def _run(self, tokens: Tokens, batches: list[list[int]]) -> Iterator[tuple[list[int], Outcome]]:
+        """Run all batches, each bisected when it fails; the outcomes in any order."""
+        for batch in batches:
+            yield from run_bisecting(batch, lambda part: self._forward(tokens, part))
 
     def _readable(self, texts: Sequence[str]) -> list[str]:
         """The part of each text that could be read, without lone surrogates, which no tokenizer takes."""

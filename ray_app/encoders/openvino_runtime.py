@@ -35,8 +35,10 @@ def import_openvino(module: str = "openvino") -> ModuleType:
     return importlib.import_module(module)
 
 
-def compile_for_cpu(model: Path, backend: OpenVinoBackend, threads: int) -> Any:
+def compile_for_cpu(model: Path, backend: OpenVinoBackend, threads: int, *, streams: int = 1) -> Any:
     """The ``openvino.CompiledModel`` of an ``.xml`` file with its ``.bin`` beside it.
+
+    ``streams`` requests can run at once, the threads shared out among them.
 
     Raises:
         RuntimeError: OpenVINO cannot read or compile it.
@@ -44,9 +46,8 @@ def compile_for_cpu(model: Path, backend: OpenVinoBackend, threads: int) -> Any:
     openvino = import_openvino()
     properties = {
         **_PROPERTIES[backend],
-        # One request at a time, all threads in it.
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": threads,
         # Pinned threads of two processes would share a core while another one idles.
         "ENABLE_CPU_PINNING": False,

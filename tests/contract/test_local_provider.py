@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from ray_app.encoders.loading import load_encoder
 from ray_app.encoders.model_config import load_tokenizer
 from ray_app.encoders.model_files import describe_space, find_model
 from ray_app.encoders.openvino_encoder import OpenVinoEncoder
+from ray_app.encoders.port import FloatArray
 from ray_app.encoders.stub import POISON
 from ray_app.encoders.torch_encoder import TorchEncoder
 from ray_app.errors import ConfigError, ItemError, ProviderUnavailable
@@ -178,6 +181,34 @@ def test_a_model_that_fails_on_everything_charges_no_text(
     with failing(encoder, lambda ids: True), pytest.raises(ProviderUnavailable, match="stopped working"):
         provider.embed_documents(sentences(5))
     assert not provider.embed_documents(sentences(5)).faults
+
+
+def test_batches_side_by_side_are_each_texts_own_and_never_share_a_request(
+    options: Settings, space: EmbeddingSpace
+) -> None:
+    alone = load_encoder(options.model_copy(update={"encoder_threads": 1}), space, device="cpu")
+    several = load_encoder(options.model_copy(update={"encoder_threads": 3}), space, device="cpu")
+    assert isinstance(several, OpenVinoEncoder)
+    texts = sentences(200, seed=3)
+    inside: list[object] = []
+    side_by_side, shared = [], []
+    infer = several._infer
+
+    def enter(request: object, *arguments: Any) -> FloatArray:
+        shared.append(any(other is request for other in inside))
+        inside.append(request)
+        side_by_side.append(len(inside))
+        try:
+            return infer(request, *arguments)
+        finally:
+            inside.remove(request)
+
+    with patch.object(several, "_infer", enter):
+        found = several.encode(texts)
+    assert not any(shared)
+    assert max(side_by_side) > 1
+    assert found.counts == alone.encode(texts).counts
+    assert (found.vectors * alone.encode(texts).vectors).sum(axis=1).min() >= SAME_ELSEWHERE["openvino-int8"]
 
 
 def test_threads_take_turns(provider: LocalProvider, encoder: RealEncoder) -> None:

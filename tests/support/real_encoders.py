@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -38,12 +39,13 @@ def watched(
 ) -> Iterator[None]:
     """Call ``before`` with the token ids of each batch, and ``after`` when the model is through with it."""
     if isinstance(encoder, OpenVinoEncoder):
-        request = encoder._request
-        encoder._request = WatchedRequest(request, before, after)
-        try:
+        infer = encoder._infer
+
+        def watched_infer(request: Any, *arguments: Any) -> Any:
+            return infer(WatchedRequest(request, before, after), *arguments)
+
+        with patch.object(encoder, "_infer", watched_infer):
             yield
-        finally:
-            encoder._request = request
         return
     handles = [
         encoder.model.register_forward_pre_hook(lambda _, inputs: before(inputs[0]["input_ids"])),
