@@ -1,10 +1,11 @@
 """Bulk: rows in Postgres to searchable in Qdrant, against the bare encoder and a straightforward script.
 
 Each round embeds the rows anew, as a tenant made for it, with the embedded stack in a home of its own.
-Its time is that of the whole call: starting the job's process, Ray and the model, until the last row can
-be found. The bare encoder is the same model without Rowbeam around it, given the same pieces of text
-in one call. The script (``jobs/benchmark/peers/naive_script.py``) does the same with the libraries that
-come to mind first, on ``--script-rows`` of the rows, and only its loop is timed.
+The cluster runs already, as it does where jobs are submitted. A round's time is that of the whole call:
+starting the job's processes and the model, until the last row can be found. The bare encoder is the same
+model without Rowbeam around it, given the same pieces of text in one call. The script
+(``jobs/benchmark/peers/naive_script.py``) does the same with the libraries that come to mind first, on
+``--script-rows`` of the rows, and only its loop is timed.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import median
 from typing import Final
 
 from jobs.benchmark.contestants import Contestant, is_stub, rowbeam_encoder
-from jobs.benchmark.homes import insert, opened
+from jobs.benchmark.homes import insert, on_cluster
 from jobs.benchmark.lines import Line, Samples, Target, in_turns, ratio
 from jobs.benchmark.marks import rates, read_marks
+from jobs.benchmark.processor import ProcessorSampler
 from jobs.benchmark.report import say
 from jobs.benchmark.texts import Document, load_documents
 from ray_app.app import Rowbeam
@@ -49,6 +51,8 @@ class Run:
     last: float
     #: Rows a second from the first range written to the last; 0 for a job of fewer than two.
     steady: float
+    #: Processor seconds of each kind of process.
+    processor: Mapping[str, float]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,14 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def lines(args: argparse.Namespace) -> Iterator[Line]:
     """Against the bare encoder and the script, an unchanged re-run, and repeated texts."""
     documents = load_documents(args.texts, args.rows)
-    with opened(args.model) as rowbeam:
+    with on_cluster(args.model) as (rowbeam, head):
         pieces = _pieces(rowbeam, [document.text for document in documents])
         insert(rowbeam, documents, client_id=1)
         runs: list[tuple[Run, Run]] = []
         with Contestant(rowbeam_encoder, rowbeam.workspace.settings, "cpu") as bare:
             bare.warm(pieces)
             competitors: dict[str, Callable[[], float]] = {
-                "bulk": lambda: _first_and_again(rowbeam, len(documents), runs),
+                "bulk": lambda: _first_and_again(rowbeam, head, len(documents), runs),
                 # In rows, since a long row is several pieces for both.
                 "bare": lambda: bare.rate(pieces) * len(documents) / len(pieces),
             }
@@ -77,7 +81,7 @@ def lines(args: argparse.Namespace) -> Iterator[Line]:
         yield _against_bare(samples, [first for first, _ in runs], len(documents), len(pieces))
         yield _against_script(samples, args.script_rows)
         yield _unchanged(runs)
-        yield _repeated(rowbeam, documents[: args.duplicate_rows])
+        yield _repeated(rowbeam, head, documents[: args.duplicate_rows])
 
 
 def _pieces(rowbeam: Rowbeam, texts: Sequence[str]) -> list[str]:
@@ -87,13 +91,13 @@ def _pieces(rowbeam: Rowbeam, texts: Sequence[str]) -> list[str]:
     return [space.document_prefix + chunk.text for chunks in chunker.chunk(texts) for chunk in chunks]
 
 
-def _first_and_again(rowbeam: Rowbeam, rows: int, runs: list[tuple[Run, Run]]) -> float:
+def _first_and_again(rowbeam: Rowbeam, head: int, rows: int, runs: list[tuple[Run, Run]]) -> float:
     """Rows a second of a backfill by a new tenant; it is then repeated with nothing changed."""
     rowbeam.add_tenant(TENANT, client_id=1)
-    first = _backfill(rowbeam, TENANT)
+    first = _backfill(rowbeam, head, TENANT)
     if first.job.counts.embedded != rows or not rowbeam.search(TENANT, TABLE, "fix the build", limit=1):
         raise RuntimeError(f"Not every row can be found: {first.job.counts}")
-    again = _backfill(rowbeam, TENANT)
+    again = _backfill(rowbeam, head, TENANT)
     if again.job.counts.embedded or again.job.counts.unchanged != rows:
         raise RuntimeError(f"The repeated run found something to do: {again.job.counts}")
     rowbeam.remove_tenant(TENANT)
@@ -102,17 +106,19 @@ def _first_and_again(rowbeam: Rowbeam, rows: int, runs: list[tuple[Run, Run]]) -
     return rows / first.seconds
 
 
-def _backfill(rowbeam: Rowbeam, tenant: str) -> Run:
-    began, clock = time.time(), time.perf_counter()
-    job = rowbeam.backfill(tenant, tables=[TABLE], prefer=Preference.FAST)
-    seconds = time.perf_counter() - clock
+def _backfill(rowbeam: Rowbeam, head: int, tenant: str) -> Run:
+    with ProcessorSampler([head]) as processor:
+        began, clock = time.time(), time.perf_counter()
+        job = rowbeam.backfill(tenant, tables=[TABLE], prefer=Preference.FAST)
+        seconds = time.perf_counter() - clock
     if job.state is not JobState.SUCCEEDED:
         raise RuntimeError(f"The job ended as {job.state}: {job.error}")
     marks = read_marks(rowbeam.workspace.ledger, job.job_id)
     if not marks:
-        return Run(job, seconds, seconds, seconds, 0.0)
+        return Run(job, seconds, seconds, seconds, 0.0, processor.seconds)
     steady = rates(marks, 1)[0] if marks[-1].at > marks[0].at else 0.0
-    return Run(job, seconds, marks[0].at - began, marks[-1].at - began, steady)
+    start, last = marks[0].at - began, marks[-1].at - began
+    return Run(job, seconds, start, last, steady, processor.seconds)
 
 
 def _script(rowbeam: Rowbeam, rows: int) -> float:
@@ -129,7 +135,7 @@ def _script(rowbeam: Rowbeam, rows: int) -> float:
 
 
 def _against_bare(samples: dict[str, Samples], firsts: Sequence[Run], rows: int, pieces: int) -> Line:
-    """The note is the profile: how much of the time went by before the first row was written."""
+    """The note is the profile: when the time went by, and which processes took the cores."""
     steady = [run.steady / bare for run, bare in zip(firsts, samples["bare"].values, strict=True)]
     start, end = median(run.start for run in firsts), median(run.seconds - run.last for run in firsts)
     return Line(
@@ -141,8 +147,9 @@ def _against_bare(samples: dict[str, Samples], firsts: Sequence[Run], rows: int,
         ours=samples["bulk"],
         peer=samples["bare"],
         note=(
-            f"{start:.1f} s until the first range was written (processes, Ray, model), from then on"
-            f" {median(steady):.3f} of the bare encoder, {end:.1f} s from the last one to the answer"
+            f"{start:.1f} s until the first range was written (processes, model), from then on"
+            f" {median(steady):.3f} of the bare encoder, {end:.1f} s from the last one to the answer;"
+            f" processor seconds: {_shares(firsts)}"
         ),
         details={
             "rows": rows,
@@ -151,8 +158,17 @@ def _against_bare(samples: dict[str, Samples], firsts: Sequence[Run], rows: int,
             "start_seconds": [run.start for run in firsts],
             "end_seconds": [run.seconds - run.last for run in firsts],
             "steady_ratio": steady,
+            "processor_seconds": [dict(run.processor) for run in firsts],
         },
     )
+
+
+def _shares(runs: Sequence[Run]) -> str:
+    """Processor seconds by kind of process, medians, the most first."""
+    kinds = {kind for run in runs for kind in run.processor}
+    shares = {kind: median(run.processor.get(kind, 0.0) for run in runs) for kind in kinds}
+    ordered = sorted(shares.items(), key=lambda share: -share[1])
+    return ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in ordered)
 
 
 def _against_script(samples: dict[str, Samples], rows: int) -> Line:
@@ -191,7 +207,7 @@ def _unchanged(runs: Sequence[tuple[Run, Run]]) -> Line:
     )
 
 
-def _repeated(rowbeam: Rowbeam, documents: Sequence[Document]) -> Line:
+def _repeated(rowbeam: Rowbeam, head: int, documents: Sequence[Document]) -> Line:
     """Rows of which ``REPEATED`` have a text that another row has, too."""
     kept = documents[: max(1, round(len(documents) * (1 - REPEATED)))]
     rows = [kept[place % len(kept)] for place in range(len(documents))]
@@ -199,7 +215,7 @@ def _repeated(rowbeam: Rowbeam, documents: Sequence[Document]) -> Line:
     insert(rowbeam, rows, client_id=2)
     distinct = len(set(_pieces(rowbeam, [document.text for document in rows])))
     rowbeam.add_tenant("repeated", client_id=2)
-    job = _backfill(rowbeam, "repeated").job
+    job = _backfill(rowbeam, head, "repeated").job
     rowbeam.remove_tenant("repeated")
     sent = job.counts.chunks - job.counts.reused
     return Line(

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from jobs.benchmark.texts import Document
 from ray_app.app import Rowbeam
 from ray_app.settings import Settings
+from ray_app.stack.embedded import Stack
 
 _INSERT: Final[Any] = text(
     "INSERT INTO pull_requests (id, client_id, title, description, status)"
@@ -40,11 +41,29 @@ def home_settings(home: Path, model: str) -> Settings:
 @contextmanager
 def opened(model: str) -> Iterator[Rowbeam]:
     """Rowbeam in a temporary home with this ``ROWBEAM_LOCAL_MODEL``; its data is deleted at the end."""
-    with (
-        tempfile.TemporaryDirectory(prefix="rowbeam-bench-", ignore_cleanup_errors=True) as home,
-        Rowbeam.open(home_settings(Path(home), model)) as rowbeam,
-    ):
+    with _settings(model) as settings, Rowbeam.open(settings) as rowbeam:
         yield rowbeam
+
+
+@contextmanager
+def on_cluster(model: str) -> Iterator[tuple[Rowbeam, int]]:
+    """As ``opened``, with a Ray cluster of its own that runs all the time; and its head's process id."""
+    with _settings(model) as settings:
+        stack = Stack(settings)
+        try:
+            head = stack.up(server=False).head
+            if head is None or head.pid is None:
+                raise RuntimeError("Ray does not run.")
+            with Rowbeam.open(settings) as rowbeam:
+                yield rowbeam, head.pid
+        finally:
+            stack.down()
+
+
+@contextmanager
+def _settings(model: str) -> Iterator[Settings]:
+    with tempfile.TemporaryDirectory(prefix="rowbeam-bench-", ignore_cleanup_errors=True) as home:
+        yield home_settings(Path(home), model)
 
 
 def insert(rowbeam: Rowbeam, documents: Sequence[Document], *, client_id: int) -> None:
