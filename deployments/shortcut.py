@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ray_app.api.middleware import WHOLE
 from ray_app.errors import ProviderUnavailable
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ async def answer_pieces(app: ASGIApp, request: Request) -> AsyncGenerator[Piece,
     waits for.
     """
     answer = _Whole()
-    task: asyncio.Task[None] = asyncio.ensure_future(app(request.scope, _body_of(request), answer.send))
+    scope = {**request.scope, WHOLE: True}
+    task: asyncio.Task[None] = asyncio.ensure_future(app(scope, _body_of(request), answer.send))
     task.add_done_callback(answer.end)
     try:
         await answer.complete

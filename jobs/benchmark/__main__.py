@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(["all", *given] if whole else given)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    args.command = shlex.join(["python", "-m", "jobs.benchmark", *given])
+    # Without folders: the record is for others, whose files lie elsewhere.
+    words = [Path(word).name if os.sep in word else word for word in given]
+    args.command = shlex.join(["python", "-m", "jobs.benchmark", *words])
     try:
         status: int = args.run(args)
     except RowbeamError as error:

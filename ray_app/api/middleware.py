@@ -26,6 +26,8 @@ access_log = logging.getLogger("ray_app.api.access")
 
 #: nginx's status for a client that hung up before its answer; only logged, for nobody receives it.
 CLIENT_CLOSED_REQUEST: Final = 499
+#: Set in the scope of a request that came whole, and whose task is cancelled when its client hangs up.
+WHOLE: Final = "rowbeam.whole"
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -154,7 +156,7 @@ class HangUpMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or WHOLE in scope:
             await self._app(scope, receive, send)
             return
         task = asyncio.current_task()
