@@ -151,7 +151,7 @@ class Settings(BaseModel):
         # Workers run in other directories: what is relative means this one's.
         for field in ("config_file", "local_model", "serve_config"):
             given = str(values.get(field, BUNDLED_MODEL))
-            if given.partition(":")[0] not in (BUNDLED_MODEL, "stub") and Path(given).exists():
+            if given.partition(":")[0] not in (BUNDLED_MODEL, "stub") and os.path.exists(given):
                 values[field] = str(Path(given).absolute())
         gateway = {field: env[name] for field, name in _GATEWAY.items() if env.get(name)}
         if gateway and "url" not in gateway:

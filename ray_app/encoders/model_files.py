@@ -86,7 +86,7 @@ def find_model(local_model: str) -> ModelFiles:
             )
         return ModelFiles(BUNDLED_NAME, Path(spec.submodule_search_locations[0], "model"), BUNDLED_SHA256)
     folder = Path(local_model).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # Path.is_dir raises where a name is too long for the file system
         if not folder.is_absolute():
             raise ConfigError(
                 f"The model folder {local_model!r} is relative, and workers run in other directories.",

@@ -206,7 +206,9 @@ def test_a_model_that_cannot_be_used_is_a_config_error(
         describe_space(settings_for(make_model(changes)))
 
 
-@pytest.mark.parametrize("value", ["/no/such/folder", "~/no/such/folder", "./models/x", "minilm", "a/b/c"])
+@pytest.mark.parametrize(
+    "value", ["/no/such/folder", "~/no/such/folder", "./models/x", "minilm", "a/b/c", "m" * 5_000]
+)
 def test_a_model_that_is_not_there(value: str) -> None:
     with pytest.raises(ConfigError, match="no model folder"):
         find_model(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ray_app.errors import ConfigError
@@ -123,6 +123,7 @@ def test_a_wrong_value_is_named_by_its_variable(name: str, value: str) -> None:
 
 
 @given(st.sampled_from(sorted(FULL)), st.text(min_size=1))
+@example("ROWBEAM_LOCAL_MODEL", "m" * 5_000)  # longer than a file's name may be
 def test_any_value_parses_or_is_a_config_error(name: str, value: str) -> None:
     try:
         shown = repr(Settings.from_env({**FULL, name: value}))
