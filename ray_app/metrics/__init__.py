@@ -1,0 +1,1 @@
+"""What Rowbeam counts of itself: instruments that any code may use, without Ray."""
