@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ray_app.api.errors import error_body
+from ray_app.metrics.declared import HTTP_REFUSALS
 
 #: Answered to the last: a server that drains is alive, and not ready.
 _ALIVE: Final = "/healthz"
@@ -63,6 +64,7 @@ class DrainGate:
             await self._app(scope, receive, send)
             return
         if self._closed and scope["path"] != _ALIVE:
+            HTTP_REFUSALS.add(1, "shutting_down")
             await _REFUSAL(scope, receive, send)
             return
         self._under_way += 1

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.arrivals import Arrivals, Guest
 from deployments.shortcut import Shortcut
 from ray_app.api.errors import error_body
+from ray_app.metrics.declared import HTTP_REFUSALS
 
 #: Headers by which a caller could end its own requests early, keep them alive after it has hung up, or
 #: choose its replica.
@@ -56,7 +57,11 @@ _RETRY_AFTER: Final = "3"
 def middlewares() -> list[Middleware]:
     """What Serve's proxies wrap themselves in."""
     from deployments.handles import find_routers  # brings Ray along
+    from ray_app.actors.metrics import export_metrics
 
+    for reason in ("crowded", "unavailable"):
+        HTTP_REFUSALS.start(reason)
+    export_metrics()
     return [Middleware(Edge, shortcut=Shortcut(find_routers))]
 
 
@@ -93,10 +98,11 @@ class Edge:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(scope, receive, send)
         try:
-            if self._shortcut is None or not await self._shortcut.answer(scope, receive, answer.send):
-                await self._app(scope, receive, answer.send)
+            if self._shortcut is None or not await self._shortcut.answer(scope, answer.receive, answer.send):
+                await self._app(scope, answer.receive, answer.send)
         finally:
             if not answer.begun:  # its replica died, and the HTTP server would say so in plain text
+                HTTP_REFUSALS.add(not answer.hung_up, "unavailable")
                 await _unavailable()(scope, receive, send)
 
 
@@ -107,11 +113,18 @@ class _Answer:
         self._connection = scope, receive, send
         self._replaced = False
         self.begun = False
+        self.hung_up = False
+
+    async def receive(self) -> Message:
+        message = await self._connection[1]()
+        self.hung_up = self.hung_up or message["type"] == "http.disconnect"
+        return message
 
     async def send(self, message: Message) -> None:
         self.begun = True
         if message["type"] == "http.response.start" and _is_bare_error(message):
             self._replaced = True
+            HTTP_REFUSALS.add(1, "unavailable")
             await _unavailable(Headers(raw=message["headers"]).get("x-request-id"))(*self._connection)
         elif not self._replaced:
             await self._connection[2](message)
@@ -123,6 +136,7 @@ def _unavailable(request_id: str | None = None) -> JSONResponse:
 
 
 def _crowded(wait: float) -> JSONResponse:
+    HTTP_REFUSALS.add(1, "crowded")
     headers = {"retry-after": str(math.ceil(wait)), "retry-after-ms": str(math.ceil(wait * 1000))}
     return JSONResponse(_CROWDED, 503, headers=headers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from deployments.loopback import listen_on_loopback
+from ray_app.actors.metrics import export_metrics
 from ray_app.providers.port import Embedded
 from ray_app.serving.gateway_proxy import GatewayProxy
 from ray_app.serving.port import EmbedCall
@@ -20,6 +21,7 @@ class GatewayProxyReplica:
         self._workspace = Workspace(Settings.from_env())
         # May ask the gateway for the size of its vectors.
         self._proxy = await asyncio.to_thread(GatewayProxy, self._workspace)
+        self._exporter = export_metrics(self._proxy.sample)
 
     async def embed(self, call: EmbedCall) -> Embedded:
         """See ``EmbeddingTarget``."""
@@ -32,4 +34,5 @@ class GatewayProxyReplica:
     async def __del__(self) -> None:
         """Called by Serve when the calls under way have ended."""
         await self._proxy.close()
+        self._exporter.stop()
         self._workspace.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deployments.loopback import listen_on_loopback
+from ray_app.actors.metrics import export_metrics
 from ray_app.providers.port import Embedded
 from ray_app.serving.local_model import local_model
 from ray_app.serving.port import EmbedCall
@@ -18,6 +19,7 @@ class LocalModelReplica:
         settings = Settings.from_env().model_copy(update={"encoder_threads": threads})
         self._model = local_model(settings, device=device)
         await self._model.warm_up()
+        self._exporter = export_metrics(self._model.sample)
 
     async def embed(self, call: EmbedCall) -> Embedded:
         """See ``EmbeddingTarget``."""
@@ -39,3 +41,4 @@ class LocalModelReplica:
     async def __del__(self) -> None:
         """Called by Serve when the calls under way have ended."""
         self._model.close()
+        self._exporter.stop()

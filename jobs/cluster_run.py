@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import ray
@@ -10,13 +10,17 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from jobs.heart import Heart
 from jobs.stages import JobContext
-from ray_app.actors.cluster import connected
+from ray_app.actors.cluster import connected, has_server
+from ray_app.actors.metrics import process_exporter
 from ray_app.actors.progress import start_progress_actor
 from ray_app.actors.stores import start_store
 from ray_app.db.indexes import PinnedIndex
 from ray_app.db.jobs import TakenJob
 from ray_app.db.ranges import RangeSpec
 from ray_app.errors import RowbeamError
+from ray_app.metrics.counting import count_records
+from ray_app.metrics.declared import JOB
+from ray_app.reports import Counts
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 
@@ -31,8 +35,11 @@ def run_on_cluster(
     pinned: dict[Any, PinnedIndex],
     work: Sequence[RangeSpec],
     heart: Heart,
+    settled: Mapping[str, Counts],
 ) -> None:
     """Do ``work`` in one pass, provider by provider. Ranges may be left over; the ledger knows.
+
+    ``settled`` has the outcomes, by table, of records that the driver has settled before and not counted.
 
     Raises:
         RowbeamError: what stopped a stage, freed from Ray's wrapping.
@@ -41,7 +48,10 @@ def run_on_cluster(
     wanted = {(item.table, item.vector_type) for item in work}
     indexes = [index for where, index in pinned.items() if where in wanted]
     context = JobContext(settings.fingerprint(), job.job_id, job.run, tenant, indexes)
-    with connected(settings):
+    with connected(settings), process_exporter().running(heart.sample):
+        if not has_server():  # whose reporter counts them, as it does those of jobs that need no cluster
+            for table, counts in settled.items():
+                count_records(JOB, table, "", counts)
         start_store(settings, tenant.placement)
         progress = start_progress_actor(context.fingerprint, job.job_id)
         heart.snapshot = _snapshots(progress)

@@ -48,13 +48,15 @@ def drive(workspace: Workspace, job: TakenJob, tenant: Tenant, revive: Callable[
 
 
 def _work(workspace: Workspace, job: TakenJob, tenant: Tenant, heart: Heart) -> tuple[JobState, str | None]:
-    work = prescan.settle_job(workspace, job.job_id, tenant)
+    settlement = prescan.settle_job(workspace, job.job_id, tenant)
+    work, settled = settlement.left, settlement.counts
     if work:
         from jobs.cluster_run import run_on_cluster  # Ray is loaded only when there is work for it
 
         pinned = list_indexes(workspace.ledger, tenant.incarnation)
         for _ in range(PASSES):
-            run_on_cluster(workspace, job, tenant, pinned, work, heart)
+            run_on_cluster(workspace, job, tenant, pinned, work, heart, settled)
+            settled = {}
             work = ranges.pending(workspace.ledger, job.job_id)
             if not work or _cancelled(workspace, job):
                 break

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import ray
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 
+from ray_app.actors.metrics import export_metrics
 from ray_app.errors import (
     BudgetExhausted,
     DependencyError,
@@ -98,6 +99,7 @@ class OwnProxy:
     def __init__(self, workspace: Workspace, space: EmbeddingSpace) -> None:
         self._proxy = GatewayProxy(workspace, space=space)
         self._loop = LoopThread()
+        export_metrics(self._proxy.sample)
 
     def embed(self, call: EmbedCall) -> Embedded:
         return self._loop.run(self._proxy.embed(call))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from ray_app.db import jobs
 from ray_app.db.jobs import TakenJob
 from ray_app.errors import DatabaseUnavailable, LostJob
+from ray_app.metrics.declared import JOB_HEARTBEAT_AGE
 from ray_app.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -30,10 +32,15 @@ class Heart:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         #: Answers the progress to record; replaced when there is a progress actor.
         self.snapshot: Callable[[], dict[str, Any]] = dict
+        self._beat_at = time.monotonic()
 
     def __enter__(self) -> Heart:
         self._thread.start()
         return self
+
+    def sample(self) -> None:
+        """Set the gauge of the heartbeat's age."""
+        JOB_HEARTBEAT_AGE.set(time.monotonic() - self._beat_at)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -43,6 +50,7 @@ class Heart:
         while not self._stop.wait(HEARTBEAT):
             try:
                 jobs.heartbeat(self._workspace.ledger, self._job, self.snapshot())
+                self._beat_at = time.monotonic()
             except DatabaseUnavailable as error:
                 log.warning("%s", error)
                 with suppress(DatabaseUnavailable):  # said above; tried again at the next beat

@@ -14,11 +14,14 @@ import pyarrow as pa
 
 from jobs.blocks import from_block, to_block
 from ray_app.actors.cluster import has_server, worker_settings
+from ray_app.actors.metrics import export_metrics
 from ray_app.backfilling import ensure_indexes
 from ray_app.db import ranges, usage
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
 from ray_app.errors import BudgetExhausted, ProviderUnavailable, RowbeamError
+from ray_app.metrics.counting import count_usage
+from ray_app.metrics.declared import ISOLATION_VIOLATIONS, JOB
 from ray_app.outage import ride_out
 from ray_app.parts import Part
 from ray_app.providers.port import EmbeddingProvider
@@ -78,6 +81,8 @@ class EncodeStage:
         self._making = threading.Lock()
         self._model = threading.Lock()
         self._yields = False
+        self._exporter = export_metrics()
+        ISOLATION_VIOLATIONS.start()
         if warm:
             threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
 
@@ -91,7 +96,10 @@ class EncodeStage:
                         provider.embed_documents(["warm-up"])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
+        try:
+            return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
+        finally:
+            self._exporter.flush()  # Ray ends this process without a word
 
     def _lease(self, part: Part) -> bool:
         def lease() -> bool:
@@ -112,6 +120,13 @@ class EncodeStage:
                 tenant = self._context.tenant.incarnation
                 with self._workspace.ledger.begin() as connection:
                     usage.add_failed_call(connection, tenant, space, part, provider.name, error)
+                count_usage(
+                    *(JOB, part.table, provider.name),
+                    texts=0,
+                    tokens=error.tokens,
+                    cost=error.cost,
+                    seconds=0.0,
+                )
             raise
 
     def _turn(self, provider: EmbeddingProvider) -> AbstractContextManager[object]:
@@ -161,12 +176,16 @@ class EncodeStage:
 
 def yield_to_callers() -> None:
     """Lower the priority of this process's threads; those they start later inherit it."""
-    # Linux keeps it by thread, and a server may start when the model has its threads already.
-    threads = [int(thread.name) for thread in Path("/proc/self/task").glob("*")] or [0]
-    for thread in threads:
-        with suppress(ProcessLookupError):  # it has ended
-            if os.getpriority(os.PRIO_PROCESS, thread) < BULK_NICENESS:
-                os.setpriority(os.PRIO_PROCESS, thread, BULK_NICENESS)
+    # Linux keeps it by thread, and a server may start when the model has its threads already. One that has
+    # not been lowered yet may start another meanwhile, so it is over when there was none left to lower.
+    lowered = True
+    while lowered:
+        lowered = False
+        for thread in [int(thread.name) for thread in Path("/proc/self/task").glob("*")] or [0]:
+            with suppress(ProcessLookupError):  # it has ended
+                if os.getpriority(os.PRIO_PROCESS, thread) < BULK_NICENESS:
+                    os.setpriority(os.PRIO_PROCESS, thread, BULK_NICENESS)
+                    lowered = True
 
 
 class WriteStage:
@@ -179,6 +198,8 @@ class WriteStage:
         self._workspace = open_workspace(context)
         self._progress = progress
         settings = self._workspace.settings
+        self._exporter = export_metrics()
+        ISOLATION_VIOLATIONS.start()
         self._store = open_cluster_store(settings)
         self._prepared = False
         self._writer = PartWriter(
@@ -189,7 +210,10 @@ class WriteStage:
         )
 
     def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:
-        receipts = [self.write(part) for part in from_block(batch)]
+        try:
+            receipts = [self.write(part) for part in from_block(batch)]
+        finally:
+            self._exporter.flush()  # Ray ends this process without a word
         return {"seq": [receipt.seq for receipt in receipts]}
 
     def write(self, part: Part) -> Receipt:

@@ -84,7 +84,7 @@ def _settled_here(workspace: Workspace, tenant: Tenant, job_id: str) -> bool:
     except ConflictError:
         return True  # somebody has cancelled it already
     try:
-        left = bool(prescan.settle_job(workspace, job_id, tenant, SETTLE_SECONDS))
+        left = bool(prescan.settle_job(workspace, job_id, tenant, SETTLE_SECONDS).left)
     except RowbeamError:
         left = True  # the driver meets it again: it waits it out, or ends the job with the reason
     except BaseException:

@@ -10,7 +10,7 @@ rest go to the pipeline. It gives up on an index that turns out to be mostly cha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
@@ -36,15 +36,25 @@ BLOCK_ROWS: Final = 500
 BATCH: Final = 500
 
 
-def settle_job(workspace: Workspace, job_id: str, tenant: Tenant, budget: float = BUDGET) -> list[RangeSpec]:
-    """Settle the clean ranges of a taken job, for about ``budget`` seconds; returns those that are left."""
+@dataclass(frozen=True)
+class Settlement:
+    """What of a job is settled."""
+
+    left: list[RangeSpec]
+    #: Outcomes of the records that are settled now, by table.
+    counts: Mapping[str, Counts]
+
+
+def settle_job(workspace: Workspace, job_id: str, tenant: Tenant, budget: float = BUDGET) -> Settlement:
+    """Settle the clean ranges of a taken job, for about ``budget`` seconds."""
     deadline = time.monotonic() + budget
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
     left: list[RangeSpec] = []
+    counts: dict[str, Counts] = {}
     pending = ranges.pending(workspace.ledger, job_id)
     for where, group in groupby(pending, key=lambda item: (item.table, item.vector_type)):
         work = list(group)
-        settled: set[int] = set()
+        settled: dict[int, Counts] = {}
         if any(item.kind == "sweep" for item in work):  # it has vectors, so there is something to compare
             reader = RangeReader(
                 workspace.reader(tenant, pinned[where]),
@@ -52,7 +62,8 @@ def settle_job(workspace: Workspace, job_id: str, tenant: Tenant, budget: float 
             )
             settled = settle_unchanged(reader, workspace.ledger, job_id, work, deadline)
         left += [item for item in work if item.seq not in settled]
-    return left
+        counts[where[0]] = sum(settled.values(), counts.get(where[0], Counts()))
+    return Settlement(left, counts)
 
 
 @dataclass
@@ -62,7 +73,7 @@ class _Scan:
     clean: bool = True
     #: Records with vectors among the rows seen.
     known: int = 0
-    settled: set[int] = field(default_factory=set)
+    settled: dict[int, Counts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,8 @@ class _Outcome:
 
 def settle_unchanged(
     reader: RangeReader, ledger: Engine, job_id: str, work: Sequence[RangeSpec], deadline: float
-) -> set[int]:
-    """Mark the clean ranges among ``work`` (all of one index, in order) done; returns their numbers.
+) -> dict[int, Counts]:
+    """Mark the clean ranges among ``work`` (all of one index, in order) done; returns their counts by number.
 
     ``deadline`` is on the clock of ``time.monotonic``.
     """
@@ -102,7 +113,7 @@ def _settle(
         with ledger.begin() as connection:
             reader.recognise(connection, [item for outcome in batch for item in outcome.sightings])
             ranges.finish(connection, job_id, [(outcome.seq, outcome.counts) for outcome in batch])
-        scan.settled |= {outcome.seq for outcome in batch}
+        scan.settled |= {outcome.seq: outcome.counts for outcome in batch}
 
 
 def _runs(work: Sequence[RangeSpec]) -> list[list[RangeSpec]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from ray_app.metrics.declared import JOB_PART_AGE, JOB_RATE, JOB_RECORDS
 from ray_app.writing import Receipt
 
 #: Seconds that the rate looks back over: long enough to be steady, short enough to follow a change.
@@ -45,9 +46,15 @@ class ProgressTracker:
         return (self._done - before) / (now - start) if now > start else 0.0
 
     def snapshot(self) -> dict[str, Any]:
-        """JSON for the job's row: rate, estimated completion (ISO 8601, UTC), provider, latest errors."""
+        """JSON for the job's row: rate, estimated completion (ISO 8601, UTC), provider, latest errors.
+
+        Sets the job's gauges too.
+        """
         rate = self.rate()
         left = max(self._total - self._done, 0)
+        JOB_RECORDS.replace({("done",): self._done, ("left",): left})
+        JOB_RATE.set(rate)
+        JOB_PART_AGE.set(self._clock() - self._marks[-1][0])
         end = datetime.now(UTC) + timedelta(seconds=left / rate) if rate > 0 else None
         return {
             "records_per_second": round(rate, 2),

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from ray_app.db import ledger, ranges, records
 from ray_app.db.registry import lock_active
+from ray_app.metrics.counting import count_part
 from ray_app.outage import ride_out
 from ray_app.parts import Part
 from ray_app.reports import Counts
@@ -74,6 +75,8 @@ class PartWriter:
         counted = ride_out(
             lambda: self._settle(space, part), budget=self._budget, what="The ledger or the vector store"
         )
+        if counted:
+            count_part(part)
         return Receipt(
             seq=part.key.seq,
             counted=counted,

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from ray_app.actors.cluster import worker_settings
+from ray_app.actors.metrics import export_metrics
 from ray_app.db.progress import job_progress
 from ray_app.progress import ProgressTracker
 from ray_app.workspace import Workspace
@@ -23,6 +24,7 @@ class JobProgressActor:
         finally:
             workspace.close()
         self._tracker = ProgressTracker(job.total_records, job.processed_records)
+        export_metrics()
 
     def record(self, receipt: dict[str, Any]) -> None:
         self._tracker.record(Receipt.from_row(receipt))

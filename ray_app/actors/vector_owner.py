@@ -13,7 +13,9 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_app.actors.cluster import NAMESPACE, worker_settings
+from ray_app.actors.metrics import export_metrics
 from ray_app.errors import RowbeamError, StoreUnavailable
+from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint, StoredVector
@@ -30,6 +32,8 @@ class VectorOwner:
         from ray_app.store.edge import EdgeStore
 
         self._store = EdgeStore(worker_settings(fingerprint).edge_dir)
+        ISOLATION_VIOLATIONS.start()
+        export_metrics()
 
     def call(self, method: str, *args: Any, **options: Any) -> Any:
         """One call of the ``VectorStore`` port."""

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from ray_app import errors
 from ray_app.api.validation import describe
 from ray_app.errors import DependencyError, InputError, RowbeamError
+from ray_app.metrics.declared import HTTP_ERRORS, NONE
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +102,13 @@ def error_response(error: RowbeamError) -> Response:
         code=_of(_CODES, error),
         param=getattr(error, "param", None),
     )
-    return JSONResponse(body, status, headers=_headers(error, status))
+    return _answer(body, status, _headers(error, status))
 
 
 def internal_error(*, retry: bool = True) -> Response:
     """The 500 that says nothing about why."""
     headers = {} if retry else {"x-should-retry": "false"}
-    return JSONResponse(
-        error_body(_INTERNAL, kind="server_error", code="internal_error"), 500, headers=headers
-    )
+    return _answer(error_body(_INTERNAL, kind="server_error", code="internal_error"), 500, headers)
 
 
 def error_body(
@@ -134,7 +133,7 @@ async def _on_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     problem = describe(error.errors())
     body = error_body(problem.message, kind="invalid_request_error", code=problem.code, param=problem.param)
-    return JSONResponse(body, 400)
+    return _answer(body, 400)
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> Response:
@@ -149,7 +148,12 @@ async def _on_http_exception(_request: Request, error: Exception) -> Response:
         ),
         413: (error.detail, "request_too_large"),
     }.get(status, ("The request cannot be read." if status < 500 else _INTERNAL, None))
-    return JSONResponse(error_body(message, kind=_type(status), code=code), status, headers=error.headers)
+    return _answer(error_body(message, kind=_type(status), code=code), status, error.headers)
+
+
+def _answer(body: dict[str, Any], status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    HTTP_ERRORS.add(1, body["error"]["code"] or NONE)
+    return JSONResponse(body, status, headers=headers)
 
 
 def _of(table: Mapping[type[RowbeamError], Any], error: RowbeamError) -> Any:

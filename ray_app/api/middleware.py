@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ray_app.api.authentication import Principal
 from ray_app.api.errors import error_response, internal_error
 from ray_app.errors import TooLarge
+from ray_app.metrics.declared import HTTP_REQUESTS, HTTP_SECONDS, NONE
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("ray_app.api.access")
@@ -29,6 +30,10 @@ CLIENT_CLOSED_REQUEST: Final = 499
 #: Set in the scope of a request that came whole, and whose task is cancelled when its client hangs up.
 WHOLE: Final = "rowbeam.whole"
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
+#: Values of the metrics' labels.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER: Final = "other"
+_STATUSES: Final = ("2xx", "3xx", "4xx", "5xx")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -80,7 +85,9 @@ class RequestMiddleware:
                 raise  # it has begun: only a broken connection can say that it is not whole
             await internal_error()(scope, receive, answer.send)
         finally:
-            _log_access(scope, answer, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            _log_access(scope, answer, seconds)
+            _count(scope, answer, seconds)
             request_id.reset(token)
 
 
@@ -116,6 +123,18 @@ def _log_access(scope: Scope, answer: _Answer, seconds: float) -> None:
         caller.tenant.name if isinstance(caller, Principal) else "-",
         caller.key_id if isinstance(caller, Principal) else "-",
     )
+
+
+def _count(scope: Scope, answer: _Answer, seconds: float) -> None:
+    """As the log line, in metrics. A caller may send any method; those that no route takes are one."""
+    method = scope["method"] if scope["method"] in _METHODS else _OTHER
+    route = getattr(scope.get("route"), "path", NONE)
+    status = f"{(answer.status or CLIENT_CLOSED_REQUEST) // 100}xx"
+    if HTTP_REQUESTS.total(method, route, status) == 0:
+        for each in _STATUSES:
+            HTTP_REQUESTS.start(method, route, each)
+    HTTP_REQUESTS.add(1, method, route, status)
+    HTTP_SECONDS.observe(seconds, method, route)
 
 
 class BodyLimitMiddleware:

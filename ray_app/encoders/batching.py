@@ -56,6 +56,12 @@ def budget_batches(lengths: Sequence[int], budget: BatchBudget) -> list[list[int
     return batches
 
 
+def padding_of(lengths: Sequence[int], budget: BatchBudget) -> int:
+    """Positions that texts of these ``lengths`` need beside their tokens, batched within ``budget``."""
+    batches = budget_batches(lengths, budget)
+    return sum(lengths[batch[0]] * len(batch) for batch in batches) - sum(lengths)
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a text could not be encoded: the name of the error's class.

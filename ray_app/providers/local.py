@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
+from ray_app.encoders.batching import DEFAULT_BUDGETS, padding_of
 from ray_app.encoders.device import likely_device
 from ray_app.encoders.loading import load_encoder
 from ray_app.encoders.model_files import describe_space, find_model
 from ray_app.encoders.port import Encoder
 from ray_app.encoders.stub import STUB_NAME, StubEncoder, StubOptions, WordChunker
 from ray_app.encoders.token_chunker import TokenChunker
+from ray_app.metrics.counting import count_batch
+from ray_app.metrics.declared import JOB
 from ray_app.providers.port import Embedded
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
@@ -64,7 +68,12 @@ class LocalProvider:
         """
         if not texts:
             return Embedded(np.zeros((0, self._space.dimensions), np.float32), 0)
-        encoded = self._ready().encode([self._space.document_prefix + text for text in texts])
+        encoder = self._ready()
+        began = time.perf_counter()
+        encoded = encoder.encode([self._space.document_prefix + text for text in texts])
+        seconds = time.perf_counter() - began
+        padding = padding_of(encoded.counts, DEFAULT_BUDGETS[encoder.device])
+        count_batch(self.name, JOB, len(texts), encoded.tokens, padding, seconds)
         return Embedded(encoded.vectors, encoded.tokens, faults=encoded.faults)
 
     def embed_query(self, text: str) -> npt.NDArray[np.float32]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ray_app.errors import Overloaded
+from ray_app.metrics.counting import count_outcomes
+from ray_app.metrics.declared import ONLINE
 from ray_app.records.committing import Settled, commit_upsert
 from ray_app.records.directory import IndexDirectory
 from ray_app.records.planning import IndexUpsert, plan_index
@@ -68,9 +70,11 @@ class Push:
         workspace = self.directory.workspace
         results = commit_upsert(workspace, self.directory.store, self.scope, upserts, served)
         again = []
-        for upsert, result in zip(upserts, results, strict=True):
+        for upsert, result, answer in zip(upserts, results, served, strict=True):
             kind = upsert.reader.index.vector_type
             self.settled.setdefault(kind, {}).update(result.settled)
+            provider = answer.provider if answer else ""
+            count_outcomes(ONLINE, self.table, provider, (done.outcome for done in result.settled.values()))
             if result.overtaken:
                 again.append(
                     plan_index(workspace.ledger, upsert.reader, result.overtaken, self.max_record_tokens)

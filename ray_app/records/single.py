@@ -10,6 +10,8 @@ from ray_app.db.casting import MAX_ID_CHARS, cast_id
 from ray_app.db.records import StoredRecord
 from ray_app.db.registry import lock_active
 from ray_app.errors import InputError, UnknownRecord
+from ray_app.metrics.counting import count_records
+from ray_app.metrics.declared import ONLINE
 from ray_app.parts import Part, PartKey
 from ray_app.records.directory import IndexDirectory, key_of
 from ray_app.reports import Counts
@@ -92,7 +94,7 @@ def delete_record(
     """
     record = spelled_id(directory, table, record_id)
     indexes = directory.pinned(tenant, table)
-    deleted = 0
+    deleted, records_gone = 0, 0
     with directory.workspace.ledger.begin() as connection:
         records.lock_records(connection, scope.incarnation, table, [record])
         lock_active(connection, scope.incarnation)
@@ -111,6 +113,8 @@ def delete_record(
             store_points(directory.store, scope, key_of(index), part)
             ledger.write_part(connection, scope, index.space, part, charge=False)
             deleted += chunks
+            records_gone += entry is not None
+    count_records(ONLINE, table, "", Counts(deleted=records_gone))
     return record, deleted
 
 

@@ -12,9 +12,11 @@ from uuid import UUID
 
 import numpy as np
 
-from ray_app.encoders.batching import BatchBudget, budget_batches
+from ray_app.encoders.batching import BatchBudget, padding_of
 from ray_app.encoders.port import Encoded
 from ray_app.errors import ItemError, ProviderUnavailable, RowbeamError
+from ray_app.metrics.counting import count_batch
+from ray_app.metrics.declared import JOB, ONLINE, QUEUE_SECONDS, QUEUE_TOKENS
 from ray_app.serving.batcher_stats import BatcherStats
 from ray_app.serving.encoder_thread import PROBE, Encode, EncoderThread
 from ray_app.serving.fair_queue import FairQueue
@@ -39,7 +41,8 @@ class TokenBatcher:
       long an answer takes would tell one of them what the other has just sent.
     - A cancelled call's texts leave the queue. Every other call is answered, on every path.
 
-    Used from one event loop at a time. ``forward`` is what one forward pass of the encoder holds.
+    Used from one event loop at a time. ``forward`` is what one forward pass of the encoder holds, and
+    ``provider`` the name of the encoder in metrics.
     """
 
     def __init__(
@@ -49,10 +52,12 @@ class TokenBatcher:
         forward: BatchBudget,
         *,
         passes: int = PASSES,
+        provider: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dimensions = dimensions
         self._forward = forward
+        self._provider = provider
         self._thread = EncoderThread(encode, dimensions, name="rowbeam-encoder")
         budget = BatchBudget(forward.max_tokens * passes, forward.max_texts * passes)
         self._interactive, self._bulk = FairQueue(budget), FairQueue(budget)
@@ -134,6 +139,11 @@ class TokenBatcher:
             padded_tokens=self._padded,
         )
 
+    def sample(self) -> None:
+        """Set the gauges of what waits."""
+        QUEUE_TOKENS.set(self._interactive.tokens, self._provider, Lane.INTERACTIVE)
+        QUEUE_TOKENS.set(self._bulk.tokens, self._provider, Lane.BULK)
+
     def close(self, wait: float = 5.0) -> bool:
         """Answer whoever waits with ProviderUnavailable and end the thread. Idempotent, from any thread.
 
@@ -162,8 +172,10 @@ class TokenBatcher:
             while not self._closed:
                 if self._probes:
                     await self._answer_probes()
-                elif batch := self._interactive.take() or self._bulk.take():
-                    await self._answer(batch)
+                elif batch := self._interactive.take():
+                    await self._answer(batch, Lane.INTERACTIVE)
+                elif batch := self._bulk.take():
+                    await self._answer(batch, Lane.BULK)
                 else:
                     break
         finally:
@@ -187,15 +199,16 @@ class TokenBatcher:
                 probe.set_result(None)
         self._probes = [probe for probe in self._probes if not probe.done()]
 
-    async def _answer(self, batch: list[WaitingText]) -> None:
+    async def _answer(self, batch: list[WaitingText], lane: Lane) -> None:
         self._running = batch
+        began = self._note_turn(batch, lane)
         try:
             encoded = await self._timed(batch)
         except RowbeamError as error:
             for text in batch:
                 text.fail(error)
         else:
-            self._count(encoded)
+            self._count(encoded, lane, time.perf_counter() - began)
             for row, text in enumerate(batch):
                 if row in encoded.faults:
                     text.refused(encoded.faults[row])
@@ -219,12 +232,24 @@ class TokenBatcher:
         finally:
             self._overdue = None
 
-    def _count(self, encoded: Encoded) -> None:
+    def _note_turn(self, batch: list[WaitingText], lane: Lane) -> float:
+        """Measure how long the calls whose turn this is have waited; answers the time."""
+        now = time.perf_counter()
+        for text in batch:
+            for call in text.readers:
+                if call.waits_since is not None:
+                    QUEUE_SECONDS.observe(now - call.waits_since, self._provider, lane)
+                    call.waits_since = None
+        return now
+
+    def _count(self, encoded: Encoded, lane: Lane, seconds: float) -> None:
+        tokens, padding = encoded.tokens, padding_of(encoded.counts, self._forward)
         self._batches += 1
         self._texts += len(encoded.counts)
-        self._tokens += encoded.tokens
-        for places in budget_batches(encoded.counts, self._forward):
-            self._padded += encoded.counts[places[0]] * len(places)
+        self._tokens += tokens
+        self._padded += tokens + padding
+        source = ONLINE if lane is Lane.INTERACTIVE else JOB
+        count_batch(self._provider, source, len(encoded.counts), tokens, padding, seconds)
 
     def _fail_all(self, error: ProviderUnavailable) -> None:
         for text in (*self._running, *self._interactive.clear(), *self._bulk.clear()):

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from ray_app.errors import ProviderRefused, ProviderUnavailable
+from ray_app.metrics.declared import GATEWAY_OPENINGS
 
 #: What callers are told to wait while a probe is under way: it takes about one answer's time.
 PROBE_SECONDS: Final = 1.0
@@ -183,3 +184,4 @@ class CircuitBreaker:
         self._probing = False
         self._openings += 1
         self.era += 1
+        GATEWAY_OPENINGS.add(1, circuit)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from ray_app.errors import BudgetExhausted, Overloaded, ProviderUnavailable
+from ray_app.metrics.declared import GATEWAY_SECONDS
 from ray_app.providers.approximate_chunker import estimate_tokens
 from ray_app.providers.gateway_client import HARMLESS
 from ray_app.providers.gateway_faults import Fault, Verdict
@@ -63,7 +64,9 @@ class ProxiedCall(Call):
         try:
             await self._admit(estimate)
             era = self._breaker.era
+            began = time.perf_counter()
             attempt = await send()
+            GATEWAY_SECONDS.observe(time.perf_counter() - began, self._lane, outcome_of(attempt.outcome))
         finally:
             self._account.settle(most, attempt.tokens if attempt else 0)
         self.tokens += attempt.tokens
@@ -133,6 +136,16 @@ class ProxiedCall(Call):
         self._breaker.failed(
             era, f"The gateway {self._label} is unavailable: {reason}.", suspect=list(texts) != [HARMLESS]
         )
+
+
+def outcome_of(outcome: Answer | Fault) -> str:
+    """How a request ended, in the words of its metric."""
+    if isinstance(outcome, Answer):
+        return "answered"
+    if _throttles(outcome):
+        return "throttled"
+    refusals = {Verdict.REFUSED: "refused", Verdict.TOO_LARGE: "refused", Verdict.DENIED: "denied"}
+    return refusals.get(outcome.verdict, "failed")
 
 
 def _throttles(fault: Fault) -> bool:

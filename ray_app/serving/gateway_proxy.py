@@ -13,6 +13,7 @@ from uuid import UUID
 
 from ray_app.db.budgets import Standing, read_standing
 from ray_app.errors import BudgetExhausted, ConfigError, ProviderRefused, ProviderUnavailable, RowbeamError
+from ray_app.metrics.declared import GATEWAY_CIRCUIT, GATEWAY_OPENINGS
 from ray_app.providers.gateway import gateway_space
 from ray_app.providers.gateway_client import GatewayClient, Work
 from ray_app.providers.gateway_endpoint import endpoint_of
@@ -112,6 +113,8 @@ class GatewayProxy:
         self._patience = min(PATIENCE, settings.outage_budget)
         self._under_way: dict[asyncio.Task[Embedded], _Request] = {}
         self._speed = Speed()
+        for circuit in (Circuit.FAILING, Circuit.REFUSED):
+            GATEWAY_OPENINGS.start(circuit)
 
     def __repr__(self) -> str:
         return f"GatewayProxy({self._label!r}, model={self._model!r})"
@@ -128,6 +131,10 @@ class GatewayProxy:
     def circuit(self) -> Circuit:
         """The state of the breaker."""
         return self._breaker.circuit
+
+    def sample(self) -> None:
+        """Set the gauges of the breaker."""
+        GATEWAY_CIRCUIT.choose(self._breaker.circuit, Circuit)
 
     @property
     def load(self) -> Load:

@@ -43,7 +43,7 @@ class LocalModel:
         self._load = load
         self._encoder: Encoder | None = None
         self._full_batch = forward.max_tokens * PASSES
-        self._batcher = TokenBatcher(self._encode, space.dimensions, forward)
+        self._batcher = TokenBatcher(self._encode, space.dimensions, forward, provider=name)
 
     async def embed(self, call: EmbedCall) -> Embedded:
         """The space's prefix for ``call.purpose`` is added here; tokens are those the model read.
@@ -87,6 +87,10 @@ class LocalModel:
     def stats(self) -> BatcherStats:
         """How busy the model is; autoscaling goes by ``load.queued_tokens``."""
         return self._batcher.stats()
+
+    def sample(self) -> None:
+        """Set the gauges of what waits for the model."""
+        self._batcher.sample()
 
     def close(self, wait: float = 5.0) -> bool:
         """Answer whoever waits with ProviderUnavailable and let go of the model. Idempotent.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -25,6 +26,8 @@ class PendingCall:
         self._counts = [0] * len(texts)
         self._faults: dict[int, ItemError] = {}
         self._left = len(texts)
+        #: Since when it waits for its first text's turn; None once that has come.
+        self.waits_since: float | None = time.perf_counter()
 
     @property
     def over(self) -> bool:

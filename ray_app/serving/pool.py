@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 import numpy as np
 
-from ray_app.errors import ConfigError, Overloaded, ProviderUnavailable, RowbeamError
+from ray_app.errors import (
+    ConfigError,
+    InputError,
+    LimitReached,
+    Overloaded,
+    ProviderUnavailable,
+    RowbeamError,
+)
+from ray_app.metrics.declared import PROVIDER_SECONDS, PROVIDER_UP
 from ray_app.providers.port import Embedded
 from ray_app.serving.port import EmbedCall, EmbeddingTarget, Load, Served
 from ray_app.serving.target_health import FIRST_PAUSE, TargetHealth
@@ -85,7 +94,7 @@ class ProviderPool:
         while member := self._best([member for member in members if member not in tried], call):
             tried.append(member)
             try:
-                with member.health.calling(call.total_tokens):
+                with _timed(member.target.name), member.health.calling(call.total_tokens):
                     embedded = await member.target.embed(call)
                     _check_answer(embedded, call, member.target.name)
             except (ProviderUnavailable, Overloaded) as failure:
@@ -93,6 +102,12 @@ class ProviderPool:
             else:
                 return Served(embedded, member.target.name, self._clock() - started)
         raise _unserved(error, members)
+
+    def sample(self) -> None:
+        """Set the gauges of the providers."""
+        for members in self._members.values():
+            for member in members:
+                PROVIDER_UP.set(member.health.open, member.target.name)
 
     def load(self, space: EmbeddingSpace) -> Load:
         """What this pool has sent and not got back; other routers' calls are not counted.
@@ -163,6 +178,29 @@ async def _reason(target: EmbeddingTarget) -> str:
     except TimeoutError:
         return f"{target.name}: no answer within {_CHECK_LIMIT:g} s."
     return ""
+
+
+@contextmanager
+def _timed(provider: str) -> Iterator[None]:
+    """Measure one call, by how it ends."""
+    began, outcome = time.perf_counter(), "failed"
+    try:
+        yield
+        outcome = "answered"
+    except ProviderUnavailable:
+        outcome = "unavailable"
+        raise
+    except Overloaded:
+        outcome = "overloaded"
+        raise
+    except (LimitReached, InputError):
+        outcome = "refused"
+        raise
+    except asyncio.CancelledError:
+        outcome = "cancelled"
+        raise
+    finally:
+        PROVIDER_SECONDS.observe(time.perf_counter() - began, provider, outcome)
 
 
 def _check_answer(embedded: Embedded, call: EmbedCall, name: str) -> None:

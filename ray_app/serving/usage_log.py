@@ -10,6 +10,8 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from ray_app.db import usage
+from ray_app.metrics.counting import count_usage
+from ray_app.metrics.declared import ONLINE
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,12 @@ class UsageLog:
             for key, total in taken.items():
                 self.add(key, texts=total.texts, tokens=total.tokens, cost=total.cost, seconds=total.seconds)
             raise
+        # After the ledger has it, so that the two agree.
+        for key, total in taken.items():
+            count_usage(
+                *(ONLINE, key.table, key.provider),
+                texts=total.texts,
+                tokens=total.tokens,
+                cost=total.cost,
+                seconds=total.seconds,
+            )

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from ray_app.errors import IsolationViolation
+from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.store import payload
 
 #: Ids of one condition: as many values as the server collections accept.
@@ -152,4 +153,5 @@ def require_tenant(compiled: Any, tenant: UUID) -> None:
             match = getattr(condition, "match", None)
             if getattr(match, "value", None) == str(tenant):
                 return
+    ISOLATION_VIOLATIONS.add(1)
     raise IsolationViolation("A filter without its tenant condition was about to reach the vector store.")

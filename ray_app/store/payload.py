@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ray_app.errors import InputError, IsolationViolation
 from ray_app.identity import partition_id, point_id
+from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import Hit, IndexKey, PointBatch, PointMeta, Scalar, StoredPoint, StoredVector
 from ray_app.store.sizing import json_bytes
@@ -216,6 +217,7 @@ def check_tenant(scope: TenantScope, found: Sequence[Found]) -> None:
     own = str(scope.incarnation)
     foreign = sum(point.payload.get(TENANT) != own for point in found)
     if foreign:
+        ISOLATION_VIOLATIONS.add(1)
         raise IsolationViolation(
             f"The vector store returned {foreign} of {len(found)} points that are not of the asking tenant; "
             "the answer was dropped.",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ray_app.errors import ConfigError
+from ray_app.errors import ConfigError, InputError
+from ray_app.metrics.declared import STORE_SECONDS
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import (
@@ -49,18 +52,22 @@ class RoutedStore:
         self._opening = threading.Lock()
 
     def ensure_index(self, scope: TenantScope, index: IndexKey, payload_fields: Sequence[str]) -> None:
-        self._of(scope).ensure_index(scope, index, payload_fields)
+        with self._timed(scope, "ensure_index") as store:
+            store.ensure_index(scope, index, payload_fields)
 
     def upsert(self, scope: TenantScope, index: IndexKey, batch: PointBatch) -> None:
-        self._of(scope).upsert(scope, index, batch)
+        with self._timed(scope, "upsert") as store:
+            store.upsert(scope, index, batch)
 
     def set_data(
         self, scope: TenantScope, index: IndexKey, changes: Sequence[DataChange], version: int
     ) -> None:
-        self._of(scope).set_data(scope, index, changes, version)
+        with self._timed(scope, "set_data") as store:
+            store.set_data(scope, index, changes, version)
 
     def delete(self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]) -> None:
-        self._of(scope).delete(scope, index, keys)
+        with self._timed(scope, "delete") as store:
+            store.delete(scope, index, keys)
 
     def search(
         self,
@@ -72,9 +79,10 @@ class RoutedStore:
         conditions: Sequence[Condition] = (),
         score_threshold: float | None = None,
     ) -> list[Hit]:
-        return self._of(scope).search(
-            scope, index, vector, limit=limit, conditions=conditions, score_threshold=score_threshold
-        )
+        with self._timed(scope, "search") as store:
+            return store.search(
+                scope, index, vector, limit=limit, conditions=conditions, score_threshold=score_threshold
+            )
 
     def search_words(
         self,
@@ -85,27 +93,33 @@ class RoutedStore:
         limit: int,
         conditions: Sequence[Condition] = (),
     ) -> list[Hit]:
-        return self._of(scope).search_words(scope, index, text, limit=limit, conditions=conditions)
+        with self._timed(scope, "search_words") as store:
+            return store.search_words(scope, index, text, limit=limit, conditions=conditions)
 
     def vectors_of(self, scope: TenantScope, index: IndexKey, record_id: str) -> npt.NDArray[np.float32]:
-        return self._of(scope).vectors_of(scope, index, record_id)
+        with self._timed(scope, "vectors_of") as store:
+            return store.vectors_of(scope, index, record_id)
 
     def stored_vectors(
         self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
     ) -> dict[tuple[str, int], StoredVector]:
-        return self._of(scope).stored_vectors(scope, index, keys)
+        with self._timed(scope, "stored_vectors") as store:
+            return store.stored_vectors(scope, index, keys)
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:
-        return self._of(scope).count(scope, index)
+        with self._timed(scope, "count") as store:
+            return store.count(scope, index)
 
     def scroll(self, scope: TenantScope, index: IndexKey, *, page: int = 1000) -> Iterator[StoredPoint]:
         return self._of(scope).scroll(scope, index, page=page)
 
     def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
-        self._of(scope).drop_index(scope, index)
+        with self._timed(scope, "drop_index") as store:
+            store.drop_index(scope, index)
 
     def erase(self, scope: TenantScope, spaces: Sequence[EmbeddingSpace]) -> int:
-        return self._of(scope).erase(scope, spaces)
+        with self._timed(scope, "erase") as store:
+            return store.erase(scope, spaces)
 
     def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
         """Build the search graph of an embedded tenant when it is due; a server does so by itself."""
@@ -122,6 +136,21 @@ class RoutedStore:
             for store in (self._edge, self._server):
                 if store is not None:
                     store.close()
+
+    @contextmanager
+    def _timed(self, scope: TenantScope, operation: str) -> Iterator[VectorStore]:
+        """The tenant's store, for one call that is measured."""
+        store = self._of(scope)
+        engine = "edge" if scope.placement is Placement.EMBEDDED else "server"
+        began, outcome = time.perf_counter(), "error"
+        try:
+            yield store
+            outcome = "ok"
+        except InputError:
+            outcome = "refused"
+            raise
+        finally:
+            STORE_SECONDS.observe(time.perf_counter() - began, engine, operation, outcome)
 
     def _of(self, scope: TenantScope) -> VectorStore:
         if scope.placement is Placement.EMBEDDED:

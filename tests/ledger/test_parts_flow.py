@@ -240,7 +240,7 @@ def test_the_prescan_settles_clean_ranges_and_leaves_the_others(site: Site) -> N
     work = ranges.pending(site.workspace.ledger, job.job_id)
     settled = settle_unchanged(site.reader(), site.workspace.ledger, job.job_id, work, time.monotonic() + 60)
     left = ranges.pending(site.workspace.ledger, job.job_id)
-    assert {item.seq for item in left} == {item.seq for item in work} - settled
+    assert {item.seq for item in left} == {item.seq for item in work} - set(settled)
     assert sorted(item.kind for item in left) == ["rows", "sweep"]
     for part in site.parts(job):
         site.write(part)
