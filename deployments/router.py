@@ -15,9 +15,13 @@ from deployments.logs import ServeLogHandler
 from deployments.loopback import listen_on_loopback
 from deployments.server import open_services
 from deployments.shortcut import Piece, Request, answer_pieces
+from ray_app.actors.metrics import export_metrics
 from ray_app.api.app import create_api
 from ray_app.api.middleware import log_with_request_ids
+from ray_app.metrics.declared import HTTP_IN_PROGRESS
+from ray_app.reporting import Reporter
 from ray_app.serving.options import ServingOptions
+from ray_app.workspace import Workspace
 
 log = logging.getLogger("ray_app.router")
 #: Seconds that a drain waits for requests under way; longer ones are cut off when the replica ends.
@@ -32,7 +36,10 @@ class Router:
         log_with_request_ids(handler=ServeLogHandler())
         self._services = await open_services(options, handles)
         self._gate = DrainGate(create_api(self._services))
+        self._exporter = export_metrics(lambda: HTTP_IN_PROGRESS.set(self._gate.under_way))
         workspace = self._services.workspace
+        self._reporter = Reporter(Workspace(workspace.settings), self._services.store)
+        self._reporter.start()
         self._keeper = (
             asyncio.create_task(keep_database(workspace)) if workspace.settings.embedded_database else None
         )
@@ -62,5 +69,7 @@ class Router:
         """Called by Serve when it stops the replica, after the application's own shutdown."""
         if self._keeper is not None:
             self._keeper.cancel()
+        self._reporter.stop()
+        self._exporter.stop()
         self._services.store.close()
         self._services.workspace.close()

@@ -11,11 +11,13 @@ from ray.serve.handle import DeploymentHandle
 from deployments.job_submitter import RayJobSubmitter
 from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU
 from deployments.targets import HandleTarget
+from ray_app.actors.metrics import export_metrics
 from ray_app.actors.stores import open_cluster_store
 from ray_app.api.authentication import Authenticator
 from ray_app.api.services import Services
 from ray_app.baseline import starting_speeds
 from ray_app.db.migrate import ensure_migrated
+from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.providers.local import local_name
 from ray_app.sample.schema import create_tables
 from ray_app.serving.admission import Admission
@@ -42,6 +44,8 @@ async def open_services(options: ServingOptions, handles: Mapping[str, Deploymen
     targets = await asyncio.to_thread(_targets, workspace, handles)
     backend = ProviderPool(targets)
     default = backend.spaces()[0]
+    ISOLATION_VIOLATIONS.start()
+    export_metrics(backend.sample)
     return Services(
         workspace=workspace,
         store=open_cluster_store(settings),

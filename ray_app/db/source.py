@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy import types as sqltypes
 from sqlalchemy.exc import NoSuchTableError
 
+from ray_app.db.recent import RecentRows
 from ray_app.errors import InvalidTableSpec, UnknownTable
 from ray_app.spaces import VectorType
 from ray_app.tables import TableSpec
@@ -207,6 +208,12 @@ class SourceTable:
         """Which of ``ids`` are active rows of the tenant."""
         query = select(cast(self._key, Text)).where(self._mine(client_id), self._key.in_(self._keys(ids)))
         return set(connection.scalars(query))
+
+    def recent(self) -> RecentRows | None:
+        """What finds rows by the time of their change; None when they do not tell it."""
+        column = self._table.c.get(self.spec.updated_column or "")
+        timed = column is not None and isinstance(column.type, sqltypes.DateTime)
+        return RecentRows(self.spec, self._table) if timed else None
 
     def clock(self, connection: Connection) -> int:
         """The source database's clock, in microseconds since 1970: the version of what is read next."""
