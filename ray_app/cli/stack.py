@@ -111,6 +111,8 @@ def _show(status: StackStatus, verb: str, *, as_json: bool) -> None:
         note("Postgres  is the server that ROWBEAM_DATABASE_URL names")
     if status.head is not None:
         note(f"Ray       runs at {status.head.address}, dashboard {status.head.dashboard_url}")
+        if status.head.metrics_url:
+            note(f"Metrics   {status.head.metrics_url}, for Prometheus {status.head.metrics_targets}")
     else:
         note(f"Ray       {f'is the cluster at {status.other_ray}' if status.other_ray else 'does not run'}")
 
@@ -128,9 +130,15 @@ def _show_server(server: ServerStatus, settings: Settings) -> None:
 def status_document(status: StackStatus) -> dict[str, Any]:
     """What runs, without the paths of secrets that a head's record names."""
     head, server = status.head, status.server
+    ray = head and {
+        "address": head.address,
+        "dashboard_url": head.dashboard_url,
+        "metrics_url": head.metrics_url,
+        "metrics_targets": head.metrics_targets,
+    }
     return {
         "postgres_running": status.postgres_running,
-        "ray": {"address": head.address, "dashboard_url": head.dashboard_url} if head else None,
+        "ray": ray,
         "other_ray": status.other_ray,
         "server": {"url": server.url, "not_ready": list(server.not_ready)} if server else None,
         "changed": list(status.changed),

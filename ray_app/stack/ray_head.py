@@ -66,6 +66,13 @@ class HeadRecord:
     agent_url: str
     token_path: str
     pid: int | None = None
+    #: Where the head shows its metrics; "" in the record of a head that an earlier version started.
+    metrics_url: str = ""
+
+    @property
+    def metrics_targets(self) -> str:
+        """Where Ray lists the metrics endpoints of all nodes, for Prometheus's ``file_sd_configs``."""
+        return str(Path(self.session) / "prom_metrics_service_discovery.json")
 
 
 class _EndedEarly(RayUnavailable):
@@ -117,6 +124,7 @@ class RayHead:
                 dashboard_url=f"http://127.0.0.1:{ports.dashboard}",
                 agent_url=f"http://127.0.0.1:{ports.agent}",
                 token_path=variables["RAY_AUTH_TOKEN_PATH"],
+                metrics_url=f"http://{HOST}:{ports.metrics}/metrics",
             )
             # Before the process: whatever happens next, stop() finds it by its session.
             self._write(record)

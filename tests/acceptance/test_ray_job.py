@@ -16,6 +16,8 @@ from ray_app import Rowbeam
 from ray_app.reports import Counts, JobState
 from ray_app.settings import Settings, child_environment
 from ray_app.stack.embedded import Stack
+from tests.support.scrape import Family, add_up, by, scrape
+from tests.support.serve_site import wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -31,6 +33,29 @@ def settings() -> Iterator[Settings]:
             yield settings
         finally:
             Stack(settings).down()
+
+
+def _check_metrics(settings: Settings, rowbeam: Rowbeam) -> None:
+    """Without a server the jobs' own processes tell what they did, and nobody reports on the ledger."""
+    head = Stack(settings).status().head
+    assert head is not None
+    seen: dict[str, Family] = {}
+    usage = rowbeam.usage("acme")
+
+    def all_there() -> bool:
+        seen.update(scrape(head.metrics_url))
+        return add_up(seen, "ray_rowbeam_tokens_total") >= sum(row.tokens for row in usage.rows)
+
+    wait_for(all_there, 60)
+    assert by(seen, "ray_rowbeam_texts_total", "source", "table", "outcome") == {
+        ("job", "pull_requests", "embedded"): 501,
+        ("job", "pull_requests", "reused"): 0,
+    }
+    assert sum(row.texts for row in usage.rows) == 501
+    assert add_up(seen, "ray_rowbeam_records_total", outcome="embedded", provider="stub") == 501
+    assert {"ray_rowbeam_job_records", "ray_rowbeam_job_heartbeat_age_seconds"} <= seen.keys()
+    assert add_up(seen, "ray_rowbeam_isolation_violations_total") == 0
+    assert "ray_rowbeam_jobs" not in seen
 
 
 def submit(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -72,6 +97,8 @@ def test_submitted_job_is_the_same_job(settings: Settings) -> None:
             connection.execute(text("UPDATE pull_requests SET title = 'other' WHERE id = 5"))
         changed = rowbeam.backfill("acme", tables=["pull_requests"])
         assert changed.counts == Counts(read=500, embedded=1, unchanged=499, chunks=1), "on the same cluster"
+
+        _check_metrics(settings, rowbeam)
 
         unknown = submit(settings, "--tenant", "nobody")
         assert unknown.returncode != 0

@@ -15,6 +15,8 @@ import pytest
 from jobs import gateway as bulk
 from ray_app.serving.cost_budget import REFRESH
 from tests.support.fake_gateway import FakeGateway
+from tests.support.metrics_document import document
+from tests.support.scrape import Family, add_up, by, scrape
 from tests.support.serve_site import ServeSite, new_site, wait_for
 
 pytestmark = pytest.mark.ray
@@ -125,6 +127,39 @@ def used(client: httpx.Client) -> int:
     answer = client.get("/v1/usage")
     assert answer.status_code == 200, answer.text
     return int(answer.json()["tokens"])
+
+
+def test_the_gateways_metrics_are_shown_and_are_what_was_charged(
+    site: ServeSite, client: httpx.Client, gateway: FakeGateway
+) -> None:
+    usage = client.get("/v1/usage").json()
+    head = site.stack.status().head
+    assert head is not None
+    seen: dict[str, Family] = {}
+
+    def all_there() -> bool:
+        seen.update(scrape(head.metrics_url))
+        return add_up(seen, "ray_rowbeam_tokens_total", provider="gateway") >= usage["tokens"]
+
+    wait_for(all_there, 60)
+    assert {name for name in document() if "_gateway_" in name} <= seen.keys()
+    assert add_up(seen, "ray_rowbeam_tokens_total", provider="gateway") == usage["tokens"] == gateway.charged
+    assert add_up(seen, "ray_rowbeam_cost_dollars_total", provider="gateway") == float(usage["cost"])
+    requests = [
+        (labels["outcome"], value)
+        for name, labels, value in seen["ray_rowbeam_gateway_request_duration_seconds"].samples
+        if name.endswith("_count")
+    ]
+    assert {outcome for outcome, _ in requests} == {"answered"}
+    assert sum(value for _, value in requests) == len(gateway.requests)
+    circuit = by(seen, "ray_rowbeam_gateway_circuit_state", "state")
+    assert {state for (state,), value in circuit.items() if value} == {"closed"}
+    assert by(seen, "ray_rowbeam_gateway_circuit_openings_total", "state") == {
+        ("failing",): 0,
+        ("refused",): 0,
+    }
+    for name, family in seen.items():
+        assert (family.kind, family.labels) == (document()[name].kind, set(document()[name].labels)), name
 
 
 def test_a_job_outlives_the_proxys_replica(
