@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup tools demo test lint format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +27,14 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[dev]"
 	@touch $@
 
+tools: setup ## Get the programs that tests drive into .venv/tools; instant when they are there.
+	@.ci/tools $(VENV)/tools
+
 demo: setup ## Show everything once, on invented data and the history of REPO (this checkout).
 	$(BIN)/rowbeam demo --repo "$(REPO)"
 
 test: setup ## Run all tests, two files at a time (WORKERS).
+	@.ci/tools $(VENV)/tools || echo "Going on without."
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Check style, formatting and types.
