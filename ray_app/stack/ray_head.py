@@ -86,6 +86,8 @@ class RayHead:
         self._settings = settings
         self._record = settings.run_dir / "ray.json"
         self.log = settings.run_dir / "ray.log"
+        #: A link to ``metrics_targets`` that stays where it is, for the configuration of a Prometheus.
+        self.targets = settings.run_dir / "prometheus-targets.json"
 
     def status(self) -> HeadRecord | None:
         """The head that runs, or None. Raises RayUnavailable when the record cannot be read."""
@@ -128,6 +130,8 @@ class RayHead:
             )
             # Before the process: whatever happens next, stop() finds it by its session.
             self._write(record)
+            self.targets.unlink(missing_ok=True)
+            self.targets.symlink_to(record.metrics_targets)
             try:
                 process = self._spawn(record, ports, variables, keep)
                 record = replace(record, pid=process.pid)
@@ -159,6 +163,7 @@ class RayHead:
         if left:
             raise RayUnavailable(f"Process {left[0].pid} of Ray does not end.", hint="Kill it by hand.")
         shutil.rmtree(record.session, ignore_errors=True)
+        self.targets.unlink(missing_ok=True)
         self._record.unlink(missing_ok=True)
         return bool(members)
 

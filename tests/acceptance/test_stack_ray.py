@@ -22,6 +22,7 @@ from ray_app.errors import RayUnavailable
 from ray_app.settings import Settings, child_environment
 from ray_app.stack.embedded import Stack, StackStatus
 from ray_app.stack.processes import is_alive, processes_where
+from ray_app.stack.ray_head import RayHead
 
 pytestmark = pytest.mark.ray
 
@@ -125,6 +126,15 @@ def test_up_starts_both_and_says_where(running: tuple[Settings, StackStatus]) ->
     assert stat.S_IMODE((settings.run_dir / "ray.log").stat().st_mode) == 0o600
 
 
+def test_prometheus_finds_the_cluster_at_a_path_that_stays(running: tuple[Settings, StackStatus]) -> None:
+    settings, status = running
+    assert status.head is not None
+    targets = RayHead(settings).targets
+    assert targets.parent == settings.run_dir
+    wait_until(targets.exists)  # Ray writes it a few seconds after its start
+    assert targets.resolve() == Path(status.head.metrics_targets).resolve()
+
+
 def test_up_again_changes_nothing(running: tuple[Settings, StackStatus]) -> None:
     settings, status = running
     again = Stack(settings).up()
@@ -207,6 +217,7 @@ def test_down_stops_all_and_lets_a_job_end_in_order(running: tuple[Settings, Sta
     assert ended.read_text() == "ended in order"
     assert [process for process in members if is_alive(process)] == []
     assert not Path(status.head.session).exists()
+    assert not RayHead(settings).targets.is_symlink()
 
     assert Stack(settings).down().changed == ()
 
