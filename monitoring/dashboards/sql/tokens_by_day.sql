@@ -1,0 +1,5 @@
+-- Tokens that providers read, by day and tenant.
+SELECT u.day::timestamptz AS "time", t.name AS metric, sum(u.tokens)::float AS value
+FROM rowbeam.usage AS u JOIN rowbeam.tenants AS t USING (incarnation)
+WHERE $__timeFilter(u.day::timestamptz) AND t.name IN (${tenant:sqlstring})
+GROUP BY 1, 2 ORDER BY 1, 2
