@@ -268,6 +268,13 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Quiet."""
 
+    def do_GET(self) -> None:
+        """The list of models, which says whether the key is right and costs nothing."""
+        signed = self.headers["authorization"] == f"Bearer {self.server.gateway.api_key}"
+        body = json.dumps({"object": "list", "data": []}).encode()
+        reply = Reply(200, body) if signed else error(401, "invalid_api_key")
+        self._send(Received(self.path, {}, {}, {}), reply)
+
     def do_POST(self) -> None:
         gateway = self.server.gateway
         parts = urlsplit(self.path)
