@@ -13,15 +13,19 @@ from ray.serve import Application
 from deployments.local_model import LocalModelReplica
 from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU, ROUTER
 from deployments.placement import (
+    HEAD,
+    ROUTER_CPUS,
     ModelPlacement,
     cpu_placement,
     gateway_placement,
     gpu_placement,
+    needs_head,
     router_placement,
 )
 from deployments.router import Router
 from ray_app.actors.cluster import NAMESPACE
 from ray_app.encoders.stub import StubOptions
+from ray_app.errors import ConfigError
 from ray_app.serving.options import ServingOptions
 from ray_app.settings import Settings
 
@@ -33,7 +37,7 @@ def build(options: ServingOptions) -> Application:
     GPUs of the cluster, which is joined when it is not yet (``serve run``: set ``RAY_ADDRESS``).
 
     Raises:
-        ConfigError: a setting cannot be used.
+        ConfigError: a setting cannot be used, or the head takes no work and has to.
     """
     settings = Settings.from_env()
     handles = {LOCAL_CPU: _model(LOCAL_CPU, cpu_placement(options), "cpu")}
@@ -44,6 +48,7 @@ def build(options: ServingOptions) -> Application:
 
         proxy = serve.deployment(name=GATEWAY_PROXY, **gateway_placement(settings))(GatewayProxyReplica)
         handles[GATEWAY_PROXY] = proxy.bind()
+    _check_head(settings)
     router = serve.deployment(name=ROUTER, **router_placement(options, settings))(serve.ingress()(Router))
     return router.bind(options, handles)
 
@@ -57,3 +62,15 @@ def _cluster_has_gpu() -> bool:
     if not ray.is_initialized():
         ray.init(namespace=NAMESPACE)
     return float(ray.cluster_resources().get("GPU", 0)) > 0
+
+
+def _check_head(settings: Settings) -> None:
+    """Raises ConfigError where a router beside embedded data would wait for a CPU of the head for ever."""
+    if not needs_head(settings) or not ray.is_initialized():
+        return
+    heads = [node["Resources"] for node in ray.nodes() if HEAD in node["Resources"]]
+    if heads and max(head.get("CPU", 0.0) for head in heads) < ROUTER_CPUS:
+        raise ConfigError(
+            "Embedded data can be reached from the head only, which has no CPUs for the server.",
+            hint="Set ROWBEAM_DATABASE_URL and ROWBEAM_QDRANT_URL on every node, or give the head CPUs.",
+        )

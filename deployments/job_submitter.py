@@ -26,13 +26,15 @@ _POLL_SECONDS: Final = 1.0
 class RayJobSubmitter:
     """A ``JobSubmitter`` over the Jobs API of this cluster; Ray adds the cluster's token.
 
-    The driver runs on the head with the settings of the head's environment: nothing but the names
-    of the tenant and the job is told to Ray, which shows both to whoever has the token.
+    The driver runs with the settings of its node's environment, on the head unless it asks for CPUs:
+    nothing but the names of the tenant and the job is told to Ray, which shows both to whoever has
+    the token.
     """
 
-    def __init__(self, gcs_address: str, ledger: Engine) -> None:
+    def __init__(self, gcs_address: str, ledger: Engine, driver_cpus: float = 0.0) -> None:
         self._address = gcs_address
         self._ledger = ledger
+        self._driver_cpus = driver_cpus
         self._watches: set[asyncio.Task[None]] = set()
 
     async def submit(self, job_id: str, tenant: Tenant) -> None:
@@ -47,7 +49,9 @@ class RayJobSubmitter:
         try:
             # An id is good once; a job may be submitted again, and the ledger admits one driver.
             submission: str = JobSubmissionClient(self._address).submit_job(
-                entrypoint=shlex.join(command), submission_id=f"{job_id}-{secrets.token_hex(4)}"
+                entrypoint=shlex.join(command),
+                submission_id=f"{job_id}-{secrets.token_hex(4)}",
+                entrypoint_num_cpus=self._driver_cpus,
             )
         except (RuntimeError, OSError) as error:
             # Ray's own text quotes the request.

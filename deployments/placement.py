@@ -13,11 +13,15 @@ from ray_app.settings import Settings
 ROUTER_CPUS: Final = 0.25
 GATEWAY_CPUS: Final = 0.1
 GPU_REPLICA_CPUS: Final = 0.5
+#: The driver of a job waits for its stages. With a share of a CPU it goes where there are any: to a worker,
+#: where a head that dies and comes back does not end it.
+DRIVER_CPUS: Final = 0.1
 #: Calls that Serve lets a replica have under way. Admission and the model's own queue decide, in tokens;
 #: Serve's limits only stop what would get past them.
 MAX_CALLS: Final = 2000
 #: A resource that every Ray cluster has once, on its head; taking a crumb of it places an actor there.
-_HEAD: Final = {"node:__internal_head__": 0.001}
+HEAD: Final = "node:__internal_head__"
+_CRUMB: Final = 0.001
 #: A replica that cannot start says so after this many attempts, instead of Serve's 20.
 _START_ATTEMPTS: Final = 3
 #: Seconds for the calls under way of a replica that is stopped, and between looks whether they have ended.
@@ -70,6 +74,11 @@ def gateway_placement(settings: Settings) -> dict[str, Any]:
     }
 
 
+def driver_cpus(settings: Settings) -> float:
+    """What a job's driver asks for; 0 leaves it on the head, beside data that is reached from there only."""
+    return 0.0 if needs_head(settings) else DRIVER_CPUS
+
+
 def _model(resources: dict[str, float], max_replicas: int) -> dict[str, Any]:
     return {
         "ray_actor_options": resources,
@@ -87,7 +96,10 @@ def _model(resources: dict[str, float], max_replicas: int) -> dict[str, Any]:
     }
 
 
-def _beside_data(settings: Settings) -> dict[str, Any]:
+def needs_head(settings: Settings) -> bool:
     """Embedded data can be reached from one machine only, the one where ``rowbeam up`` was called."""
-    embedded = settings.embedded_store or settings.embedded_database
-    return {"resources": _HEAD} if embedded else {}
+    return settings.embedded_store or settings.embedded_database
+
+
+def _beside_data(settings: Settings) -> dict[str, Any]:
+    return {"resources": {HEAD: _CRUMB}} if needs_head(settings) else {}

@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.job_submitter import RayJobSubmitter
 from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU
+from deployments.placement import driver_cpus
 from deployments.targets import HandleTarget
 from ray_app.actors.metrics import export_metrics
 from ray_app.actors.stores import open_cluster_store
@@ -53,7 +54,7 @@ async def open_services(options: ServingOptions, handles: Mapping[str, Deploymen
         admission=Admission(options, lambda: backend.load(default)),
         authenticator=Authenticator(workspace.registry, ensure_admin_key(settings)),
         usage=UsageLog(workspace.ledger),
-        jobs=RayJobSubmitter(ray.get_runtime_context().gcs_address, workspace.ledger),
+        jobs=RayJobSubmitter(ray.get_runtime_context().gcs_address, workspace.ledger, driver_cpus(settings)),
         options=options,
     )
 

@@ -75,6 +75,11 @@ class Settings(BaseModel):
     http_port: int = Field(default=8000, gt=0, le=65535)
     #: A Serve config of one's own for ``rowbeam up``, such as an edited ``deployments/serve.yaml``.
     serve_config: Path | None = None
+    #: Lines of the log as JSON objects or for people; None is for people on a terminal, JSON elsewhere.
+    log_format: Literal["json", "text"] | None = None
+    #: Where traces go, OTLP over HTTP; None traces nothing. ``otlp_endpoint`` is the collector's root.
+    otlp_endpoint: str | None = None
+    otlp_traces_endpoint: str | None = None
     #: Seconds a job waits for Postgres or the vector store to come back before it stops, resumable.
     outage_budget: float = Field(default=60.0, ge=0)
 
@@ -105,6 +110,11 @@ class Settings(BaseModel):
     def run_dir(self) -> Path:
         """Pid files, locks and logs of what Rowbeam started."""
         return self.home / "run"
+
+    @property
+    def traces(self) -> bool:
+        """Whether there is a collector to send traces to."""
+        return self.otlp_endpoint is not None or self.otlp_traces_endpoint is not None
 
     @property
     def catalog_file(self) -> Path | None:
@@ -138,7 +148,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read ``ROWBEAM_*`` (and Ray's own ``RAY_ADDRESS``).
+        """Read ``ROWBEAM_*``, Ray's own ``RAY_ADDRESS`` and where OpenTelemetry's traces go.
 
         Raises:
             ConfigError: a value does not parse, or a gateway key is set without a URL.
@@ -208,6 +218,10 @@ _PLAIN: Final = {
     "http_port": "ROWBEAM_HTTP_PORT",
     "serve_config": "ROWBEAM_SERVE_CONFIG",
     "outage_budget": "ROWBEAM_OUTAGE_BUDGET",
+    "log_format": "ROWBEAM_LOG_FORMAT",
+    # OpenTelemetry's own; its exporter reads these and its many others (headers, sampler) by itself.
+    "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "otlp_traces_endpoint": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 }
 _GATEWAY: Final = {
     "url": "ROWBEAM_GATEWAY_URL",

@@ -13,7 +13,10 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments import names
 from deployments.app import build
+from deployments.placement import HEAD, driver_cpus
+from ray_app.errors import ConfigError
 from ray_app.serving.options import ServingOptions
+from ray_app.settings import Settings
 from ray_app.stack import serving
 
 
@@ -96,3 +99,33 @@ def test_gpu_replicas_are_made_where_a_gpu_is(
         assert placed[names.LOCAL_GPU].ray_actor_options["num_gpus"] == 0.25
         assert placed[names.LOCAL_GPU].init_args[1] == "cuda"
         assert placed[names.LOCAL_GPU].func_or_class is placed[names.LOCAL_CPU].func_or_class
+
+
+SERVERS = {"ROWBEAM_DATABASE_URL": "postgresql://db/rowbeam", "ROWBEAM_QDRANT_URL": "http://qdrant:6333"}
+
+
+@pytest.mark.parametrize("missing", ["ROWBEAM_DATABASE_URL", "ROWBEAM_QDRANT_URL", None])
+@pytest.mark.parametrize("head_cpus", [0.0, 4.0])
+def test_embedded_data_needs_a_head_with_cpus(
+    monkeypatch: pytest.MonkeyPatch, missing: str | None, head_cpus: float
+) -> None:
+    """Serve would wait for them without a word."""
+    for name, value in SERVERS.items():
+        if name != missing:
+            monkeypatch.setenv(name, value)
+    head = {"Resources": {HEAD: 1.0, "CPU": head_cpus} if head_cpus else {HEAD: 1.0}}
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Resources": {"CPU": 8.0}}, head])
+    options = ServingOptions(max_gpu_replicas=0)
+    if missing is not None and not head_cpus:
+        with pytest.raises(ConfigError, match=r"head.*ROWBEAM_DATABASE_URL"):
+            build(options)
+        return
+    router = build(options)._bound_deployment
+    assert (HEAD in router.ray_actor_options.get("resources", {})) == (missing is not None)
+
+
+def test_drivers_of_jobs_are_on_workers_unless_data_is_on_the_head() -> None:
+    assert driver_cpus(Settings.from_env(SERVERS)) > 0
+    for name, value in SERVERS.items():
+        assert driver_cpus(Settings.from_env({name: value})) == 0

@@ -1,0 +1,60 @@
+"""A real Redis of a test's own, with a password."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray_app.stack.serving import free_port
+
+
+@dataclass(frozen=True)
+class Redis:
+    """Where it listens, and what it asks for."""
+
+    port: int
+    password: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[Redis]:
+    """Runs while the block does, on loopback, its files in ``folder``."""
+    program = shutil.which("redis-server")
+    assert program, "redis-server is not installed: run make tools (Debian: apt-get install redis-server)"
+    port, password = free_port(), secrets.token_hex(16)
+    # Not on the command line, which everybody on the machine can read.
+    config = f"port {port}\nbind 127.0.0.1\nrequirepass {password}\ndir {folder}\nsave ''\nappendonly yes\n"
+    process = subprocess.Popen([program, "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(config.encode())
+        process.stdin.close()
+        _wait(port, process)
+        yield Redis(port, password, process)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait(port: int, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        assert process.poll() is None, f"redis-server ended with status {process.returncode}"
+        assert time.monotonic() < deadline, f"redis-server does not answer within {seconds:g} s"
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1):
+                return
+        except OSError:
+            time.sleep(0.05)
