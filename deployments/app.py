@@ -20,6 +20,7 @@ from deployments.placement import (
     gateway_placement,
     gpu_placement,
     needs_head,
+    replica_logs,
     router_placement,
 )
 from deployments.router import Router
@@ -40,21 +41,21 @@ def build(options: ServingOptions) -> Application:
         ConfigError: a setting cannot be used, or the head takes no work and has to.
     """
     settings = Settings.from_env()
-    handles = {LOCAL_CPU: _model(LOCAL_CPU, cpu_placement(options), "cpu")}
+    handles = {LOCAL_CPU: _model(LOCAL_CPU, cpu_placement(options), "cpu", settings)}
     if options.max_gpu_replicas and StubOptions.parse(settings.local_model) is None and _cluster_has_gpu():
-        handles[LOCAL_GPU] = _model(LOCAL_GPU, gpu_placement(options), "cuda")
+        handles[LOCAL_GPU] = _model(LOCAL_GPU, gpu_placement(options), "cuda", settings)
     if settings.gateway is not None:
         from deployments.gateway_proxy import GatewayProxyReplica
 
-        proxy = serve.deployment(name=GATEWAY_PROXY, **gateway_placement(settings))(GatewayProxyReplica)
-        handles[GATEWAY_PROXY] = proxy.bind()
+        placed = {**gateway_placement(settings), **replica_logs(settings)}
+        handles[GATEWAY_PROXY] = serve.deployment(name=GATEWAY_PROXY, **placed)(GatewayProxyReplica).bind()
     _check_head(settings)
-    router = serve.deployment(name=ROUTER, **router_placement(options, settings))(serve.ingress()(Router))
-    return router.bind(options, handles)
+    placed = {**router_placement(options, settings), **replica_logs(settings)}
+    return serve.deployment(name=ROUTER, **placed)(serve.ingress()(Router)).bind(options, handles)
 
 
-def _model(name: str, placement: ModelPlacement, device: str) -> Any:
-    deployment = serve.deployment(name=name, **placement.options)(LocalModelReplica)
+def _model(name: str, placement: ModelPlacement, device: str, settings: Settings) -> Any:
+    deployment = serve.deployment(name=name, **placement.options, **replica_logs(settings))(LocalModelReplica)
     return deployment.bind(placement.threads, device)
 
 

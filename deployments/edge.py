@@ -19,7 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.arrivals import Arrivals, Guest
 from deployments.shortcut import Shortcut
 from ray_app.api.errors import error_body
+from ray_app.api.tracing import TraceMiddleware
+from ray_app.logs import configure_logs
 from ray_app.metrics.declared import HTTP_REFUSALS
+from ray_app.settings import Settings
+from ray_app.tracing.spans import start_tracing
 
 #: Headers by which a caller could end its own requests early, keep them alive after it has hung up, or
 #: choose its replica.
@@ -57,12 +61,17 @@ _RETRY_AFTER: Final = "3"
 def middlewares() -> list[Middleware]:
     """What Serve's proxies wrap themselves in."""
     from deployments.handles import find_routers  # brings Ray along
+    from deployments.logs import ServeLogHandler
     from ray_app.actors.metrics import export_metrics
 
     for reason in ("crowded", "unavailable"):
         HTTP_REFUSALS.start(reason)
     export_metrics()
-    return [Middleware(Edge, shortcut=Shortcut(find_routers))]
+    settings = Settings.from_env()
+    configure_logs(settings, handler=ServeLogHandler())
+    edge = Middleware(Edge, shortcut=Shortcut(find_routers))
+    # Serve makes the last one the outermost.
+    return [edge, Middleware(TraceMiddleware, part="proxy")] if start_tracing(settings, "proxy") else [edge]
 
 
 class Edge:

@@ -17,6 +17,7 @@ from ray_app.db.progress import job_progress
 from ray_app.errors import RayUnavailable, RowbeamError
 from ray_app.reports import JobState
 from ray_app.tenants import Tenant
+from ray_app.tracing.spans import traceparent
 
 log = logging.getLogger("ray_app.jobs")
 #: Seconds between looks whether a driver has taken its job.
@@ -46,6 +47,8 @@ class RayJobSubmitter:
 
     def _submit(self, job_id: str, tenant: str) -> str:
         command = [sys.executable, "-m", "jobs.backfill", "--tenant", tenant, "--resume", job_id, "--new"]
+        if span_id := traceparent():
+            command += ["--traceparent", span_id]
         try:
             # An id is good once; a job may be submitted again, and the ledger admits one driver.
             submission: str = JobSubmissionClient(self._address).submit_job(

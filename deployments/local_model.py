@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from deployments.logs import ServeLogHandler
 from deployments.loopback import listen_on_loopback
 from ray_app.actors.metrics import export_metrics
+from ray_app.logs import configure_logs
 from ray_app.providers.port import Embedded
-from ray_app.serving.local_model import local_model
+from ray_app.serving.local_model import LocalModel, local_model
 from ray_app.serving.port import EmbedCall
+from ray_app.serving.traced import TracedLocalModel
 from ray_app.settings import Settings
+from ray_app.tracing.spans import start_tracing, stop_tracing
 
 
 class LocalModelReplica:
@@ -17,7 +23,9 @@ class LocalModelReplica:
         """``threads`` are torch's, for the whole process; ``device`` is ``cpu`` or ``cuda``."""
         listen_on_loopback()
         settings = Settings.from_env().model_copy(update={"encoder_threads": threads})
-        self._model = local_model(settings, device=device)
+        configure_logs(settings, handler=ServeLogHandler())
+        traced = start_tracing(settings, "local model")
+        self._model = local_model(settings, device=device, kind=TracedLocalModel if traced else LocalModel)
         await self._model.warm_up()
         self._exporter = export_metrics(self._model.sample)
 
@@ -42,3 +50,4 @@ class LocalModelReplica:
         """Called by Serve when the calls under way have ended."""
         self._model.close()
         self._exporter.stop()
+        await asyncio.to_thread(stop_tracing)

@@ -26,8 +26,6 @@ _CRUMB: Final = 0.001
 _START_ATTEMPTS: Final = 3
 #: Seconds for the calls under way of a replica that is stopped, and between looks whether they have ended.
 _SHUTDOWN: Final = {"graceful_shutdown_timeout_s": 60.0, "graceful_shutdown_wait_loop_s": 0.5}
-#: The API writes a line for each request; Serve would write one for each call of each replica as well.
-_LOGGING: Final = {"logging_config": {"enable_access_log": False}}
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,6 @@ def router_placement(options: ServingOptions, settings: Settings) -> dict[str, A
         "max_constructor_retry_count": _START_ATTEMPTS,
         "user_config": {"drain": "off"},
         **_SHUTDOWN,
-        **_LOGGING,
     }
 
 
@@ -70,8 +67,16 @@ def gateway_placement(settings: Settings) -> dict[str, Any]:
         "max_ongoing_requests": MAX_CALLS,
         "max_constructor_retry_count": _START_ATTEMPTS,
         **_SHUTDOWN,
-        **_LOGGING,
     }
+
+
+def replica_logs(settings: Settings) -> dict[str, Any]:
+    """How a replica writes its log. It goes before what a Serve config says of the whole server.
+
+    The API writes a line for each request; Serve would write one for each call of each replica as well.
+    """
+    encoding = "TEXT" if settings.log_format == "text" else "JSON"
+    return {"logging_config": {"enable_access_log": False, "encoding": encoding}}
 
 
 def driver_cpus(settings: Settings) -> float:
@@ -92,7 +97,6 @@ def _model(resources: dict[str, float], max_replicas: int) -> dict[str, Any]:
             "policy": {"policy_function": by_queued_tokens},
         },
         **_SHUTDOWN,
-        **_LOGGING,
     }
 
 

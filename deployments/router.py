@@ -17,10 +17,12 @@ from deployments.server import open_services
 from deployments.shortcut import Piece, Request, answer_pieces
 from ray_app.actors.metrics import export_metrics
 from ray_app.api.app import create_api
-from ray_app.api.middleware import log_with_request_ids
+from ray_app.logs import configure_logs
 from ray_app.metrics.declared import HTTP_IN_PROGRESS
 from ray_app.reporting import Reporter
 from ray_app.serving.options import ServingOptions
+from ray_app.settings import Settings
+from ray_app.tracing.spans import start_tracing, stop_tracing
 from ray_app.workspace import Workspace
 
 log = logging.getLogger("ray_app.router")
@@ -33,7 +35,9 @@ class Router:
 
     async def __init__(self, options: ServingOptions, handles: Mapping[str, DeploymentHandle]) -> None:  # type: ignore[misc]  # Serve awaits it
         listen_on_loopback()
-        log_with_request_ids(handler=ServeLogHandler())
+        settings = Settings.from_env()
+        configure_logs(settings, handler=ServeLogHandler())
+        start_tracing(settings, "router")
         self._services = await open_services(options, handles)
         self._gate = DrainGate(create_api(self._services))
         self._exporter = export_metrics(lambda: HTTP_IN_PROGRESS.set(self._gate.under_way))
@@ -73,3 +77,4 @@ class Router:
         self._exporter.stop()
         self._services.store.close()
         self._services.workspace.close()
+        await asyncio.to_thread(stop_tracing)

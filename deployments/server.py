@@ -26,10 +26,12 @@ from ray_app.serving.coalescing import CoalescingTarget
 from ray_app.serving.options import ServingOptions
 from ray_app.serving.pool import PricedTarget, ProviderPool
 from ray_app.serving.port import EmbeddingTarget
+from ray_app.serving.traced import TracedTarget
 from ray_app.serving.usage_log import UsageLog
 from ray_app.settings import Settings
 from ray_app.spaces import Preference
 from ray_app.stack.admin_key import ensure_admin_key
+from ray_app.tracing.spans import enabled as tracing_enabled
 from ray_app.workspace import Workspace
 
 
@@ -83,6 +85,8 @@ def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> l
             )
             if name != GATEWAY_PROXY:  # which gathers texts itself, and is paid by the call
                 target = CoalescingTarget(target)
+            if tracing_enabled():
+                target = TracedTarget(target)
             price = workspace.providers.price_per_million(space)
             speed = speeds.get((target.name, space.space_id), 0.0)
             targets.append(PricedTarget(target, price, speed))

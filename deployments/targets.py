@@ -14,6 +14,7 @@ from ray_app.errors import Overloaded, ProviderUnavailable, RowbeamError
 from ray_app.providers.port import Embedded
 from ray_app.serving.port import EmbedCall
 from ray_app.spaces import EmbeddingSpace
+from ray_app.tracing.spans import carried
 
 #: Seconds for a provider's own check, which goes before what waits.
 CHECK_SECONDS: Final = 10.0
@@ -53,7 +54,7 @@ class HandleTarget:
         handle = self._directly()
         if _size(call) > _LARGEST_MESSAGE:
             handle = handle.options(_by_reference=True)
-        embedded: Embedded = await self._within(CALL_SECONDS, handle.embed, call)
+        embedded: Embedded = await self._within(CALL_SECONDS, handle.embed, carried(call))
         return embedded
 
     async def check(self) -> None:

@@ -6,7 +6,6 @@ Exit status: 0 when the job succeeded, 1 when it failed, was cancelled or could 
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,10 +17,12 @@ from ray_app.db.jobs import take_job
 from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress
 from ray_app.errors import InputError, RowbeamError
+from ray_app.logs import configure_logs, logging_for
 from ray_app.reports import JobState
 from ray_app.settings import Settings, export_environment
 from ray_app.spaces import Preference
 from ray_app.stack.embedded import Stack
+from ray_app.tracing.spans import annotate, span, start_tracing, stop_tracing
 from ray_app.workspace import Workspace
 
 
@@ -32,6 +33,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vector-type", nargs="+", metavar="TYPE", dest="vector_types")
     parser.add_argument("--prefer", choices=[item.value for item in Preference])
     parser.add_argument("--resume", metavar="JOB", help="go on with a job instead of starting one")
+    parser.add_argument(
+        "--traceparent", metavar="SPAN", help="the span of who asked for it"
+    )
     parser.add_argument("--new", action="store_true", help="with --resume: only if it has never run")
     return parser.parse_args(argv)
 
@@ -56,7 +60,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
                 raise InputError(f"Job {job_id} is not one of tenant {tenant.name}.")
             job = take_job(workspace.ledger, job_id, new=args.new or not args.resume)
             print(f"{job_id} runs.", flush=True)  # noqa: T201 - a job's log is its standard output
-            state = drive(workspace, job, tenant, revive=stack.revive)
+            with (
+                logging_for(job=job_id, incarnation=tenant.incarnation),
+                span("job", kind="consumer", parent=args.traceparent, run=job.run, job=job_id),
+            ):
+                state = drive(workspace, job, tenant, revive=stack.revive)
+                annotate(state=str(state))
             _report(workspace, job_id)
         finally:
             workspace.close()
@@ -80,14 +89,18 @@ def _exit_on_signal(number: int, _: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # ray job stop sends SIGTERM: unwind, so that the job's row says how it ended.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
-        return run(args, Settings.from_env())
+        settings = Settings.from_env()
+        configure_logs(settings, loggers=("",))
+        start_tracing(settings, "job")
+        return run(args, settings)
     except RowbeamError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    finally:
+        stop_tracing()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from ray_app.metrics.counting import count_records
 from ray_app.metrics.declared import JOB
 from ray_app.reports import Counts
 from ray_app.tenants import Tenant
+from ray_app.tracing.spans import traceparent
 from ray_app.workspace import Workspace
 
 #: Seconds to wait for the progress actor before the last answer is good enough.
@@ -47,7 +48,7 @@ def run_on_cluster(
     settings = workspace.settings
     wanted = {(item.table, item.vector_type) for item in work}
     indexes = [index for where, index in pinned.items() if where in wanted]
-    context = JobContext(settings.fingerprint(), job.job_id, job.run, tenant, indexes)
+    context = JobContext(settings.fingerprint(), job.job_id, job.run, tenant, indexes, traceparent())
     with connected(settings), process_exporter().running(heart.sample):
         if not has_server():  # whose reporter counts them, as it does those of jobs that need no cluster
             for table, counts in settled.items():

@@ -33,6 +33,7 @@ from ray_app.serving.gateway_proxy import GatewayProxy
 from ray_app.serving.port import EmbedCall, Lane, Purpose
 from ray_app.spaces import EmbeddingSpace
 from ray_app.text import Chunker
+from ray_app.tracing.spans import carried
 from ray_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class BulkGateway:
         for attempt in itertools.count():
             started = time.monotonic()
             try:
-                answer = self._proxy().embed(call)
+                answer = self._proxy().embed(carried(call))
             except (DependencyError, RateLimited, BudgetExhausted) as error:
                 if isinstance(error, ProviderUnavailable | BudgetExhausted):
                     tokens, cost = tokens + error.tokens, cost + error.cost

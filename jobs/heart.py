@@ -12,6 +12,7 @@ from typing import Any, Final
 from ray_app.db import jobs
 from ray_app.db.jobs import TakenJob
 from ray_app.errors import DatabaseUnavailable, LostJob
+from ray_app.logs import logging_for
 from ray_app.metrics.declared import JOB_HEARTBEAT_AGE
 from ray_app.workspace import Workspace
 
@@ -47,6 +48,10 @@ class Heart:
         self._thread.join()
 
     def _beat(self) -> None:
+        with logging_for(job=self._job.job_id):  # a thread begins with a context of its own
+            self._beat_on()
+
+    def _beat_on(self) -> None:
         while not self._stop.wait(HEARTBEAT):
             try:
                 jobs.heartbeat(self._workspace.ledger, self._job, self.snapshot())

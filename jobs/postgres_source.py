@@ -20,6 +20,7 @@ from ray_app.db.ranges import RangeSpec
 from ray_app.outage import ride_out
 from ray_app.parts import Part
 from ray_app.reading import RangeReader
+from ray_app.tracing.spans import flush
 from ray_app.workspace import Workspace
 
 #: Bytes assumed for a part when Ray plans; only its order of magnitude matters.
@@ -63,6 +64,7 @@ def _read_task(context: JobContext, work: Sequence[RangeSpec]) -> Callable[[], I
                 yield to_block([part])
         finally:
             workspace.close()
+            flush()
 
     return read
 
@@ -83,4 +85,14 @@ def read_parts(workspace: Workspace, context: JobContext, work: Sequence[RangeSp
         if where not in readers:
             index = workspace.reader(context.tenant, context.index(*where))
             readers[where] = RangeReader(index, workspace.source, workspace.ledger, budget)
-        yield from readers[where].read(context.job_id, context.run, item)
+        yield from _traced(context, item, readers[where].read(context.job_id, context.run, item))
+
+
+def _traced(context: JobContext, item: RangeSpec, parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts, each read inside of a stage of its own."""
+    while True:
+        with context.stage("read part", item.table, item.vector_type, item.seq):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part

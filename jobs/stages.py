@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,14 +20,18 @@ from ray_app.db import ranges, usage
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
 from ray_app.errors import BudgetExhausted, ProviderUnavailable, RowbeamError
+from ray_app.logs import configure_logs, logging_for
 from ray_app.metrics.counting import count_usage
 from ray_app.metrics.declared import ISOLATION_VIOLATIONS, JOB
 from ray_app.outage import ride_out
 from ray_app.parts import Part
 from ray_app.providers.port import EmbeddingProvider
 from ray_app.reuse import TextReuse, stored_lookup
+from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
 from ray_app.tenants import Tenant
+from ray_app.tracing.spans import annotate, span, start_tracing
+from ray_app.tracing.spans import flush as flush_spans
 from ray_app.workspace import Workspace
 from ray_app.writing import PartWriter, Receipt
 
@@ -48,14 +52,33 @@ class JobContext:
     run: int
     tenant: Tenant
     indexes: Sequence[PinnedIndex]
+    #: The job's span; "" without tracing.
+    traceparent: str = ""
 
     def index(self, table: str, vector_type: str) -> PinnedIndex:
         return next(item for item in self.indexes if (item.table, item.vector_type) == (table, vector_type))
 
+    @contextmanager
+    def stage(self, name: str, table: str, vector_type: str, seq: int) -> Iterator[None]:
+        """What one stage does to one part: lines and a span of this job's."""
+        with (
+            logging_for(job=self.job_id, incarnation=self.tenant.incarnation),
+            span(name, parent=self.traceparent, table=table, vector_type=vector_type, range=seq),
+        ):
+            yield
+
+
+def open_worker(context: JobContext) -> Settings:
+    """The settings of this worker, which logs and traces from now on. Raises SettingsMismatch."""
+    settings = worker_settings(context.fingerprint)
+    configure_logs(settings)
+    start_tracing(settings, "job")
+    return settings
+
 
 def open_workspace(context: JobContext) -> Workspace:
     """This worker's connections. Raises SettingsMismatch."""
-    return Workspace(worker_settings(context.fingerprint))
+    return Workspace(open_worker(context))
 
 
 class EncodeStage:
@@ -72,7 +95,7 @@ class EncodeStage:
         ``warm``: load it now, in a thread, instead of at the first text.
         """
         self._context = context
-        settings = worker_settings(context.fingerprint)
+        settings = open_worker(context)
         if settings.encoder_threads is None:
             settings = settings.model_copy(update={"encoder_threads": threads})
         self._workspace = Workspace(settings)
@@ -100,6 +123,7 @@ class EncodeStage:
             return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
         finally:
             self._exporter.flush()  # Ray ends this process without a word
+            flush_spans()
 
     def _lease(self, part: Part) -> bool:
         def lease() -> bool:
@@ -111,8 +135,13 @@ class EncodeStage:
     def encode(self, part: Part) -> Part:
         if not part.texts:
             return part
+        with self._context.stage("encode part", part.table, part.vector_type, part.key.seq):
+            return self._encode(part)
+
+    def _encode(self, part: Part) -> Part:
         space = self._context.index(part.table, part.vector_type).space
         provider = self._provider(space)
+        annotate(texts=len(part.texts), provider=provider.name)
         try:
             return encode_part(part, provider, self._reuse(space), self._turn(provider))
         except (ProviderUnavailable, BudgetExhausted) as error:
@@ -214,9 +243,14 @@ class WriteStage:
             receipts = [self.write(part) for part in from_block(batch)]
         finally:
             self._exporter.flush()  # Ray ends this process without a word
+            flush_spans()
         return {"seq": [receipt.seq for receipt in receipts]}
 
     def write(self, part: Part) -> Receipt:
+        with self._context.stage("write part", part.table, part.vector_type, part.key.seq):
+            return self._write(part)
+
+    def _write(self, part: Part) -> Receipt:
         if not self._prepared:
             # Here and not before the job: the model need not wait for the store.
             context, budget = self._context, self._workspace.settings.outage_budget

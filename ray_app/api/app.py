@@ -17,7 +17,9 @@ from ray_app.api.errors import install_error_handlers
 from ray_app.api.middleware import BodyLimitMiddleware, HangUpMiddleware, RequestMiddleware
 from ray_app.api.principals import AuthenticationMiddleware
 from ray_app.api.services import Services
+from ray_app.api.tracing import TraceMiddleware
 from ray_app.errors import DatabaseUnavailable
+from ray_app.tracing.spans import enabled as tracing_enabled
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ def create_api(services: Services) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, limit=services.options.max_body_bytes)
     app.add_middleware(HangUpMiddleware)
     app.add_middleware(RequestMiddleware)
+    if tracing_enabled():
+        app.add_middleware(TraceMiddleware, part="router")
     return app
 
 

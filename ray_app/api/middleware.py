@@ -9,7 +9,6 @@ import asyncio
 import logging
 import re
 import time
-from contextvars import ContextVar
 from typing import Final
 from uuid import uuid4
 
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ray_app.api.authentication import Principal
 from ray_app.api.errors import error_response, internal_error
 from ray_app.errors import TooLarge
+from ray_app.logs import request_id, tenant
 from ray_app.metrics.declared import HTTP_REQUESTS, HTTP_SECONDS, NONE
 
 log = logging.getLogger(__name__)
@@ -34,28 +34,6 @@ _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER: Final = "other"
 _STATUSES: Final = ("2xx", "3xx", "4xx", "5xx")
-
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
-
-
-class RequestIdFilter(logging.Filter):
-    """Gives every record the ``request_id`` of the request it was logged for, "-" outside of one."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = request_id.get()
-        return True
-
-
-def log_with_request_ids(level: int = logging.INFO, handler: logging.Handler | None = None) -> None:
-    """Let ``ray_app`` log to ``handler`` or standard error, the request id in every line. Idempotent."""
-    logger = logging.getLogger("ray_app")
-    if any(isinstance(each, RequestIdFilter) for known in logger.handlers for each in known.filters):
-        return
-    handler = handler or logging.StreamHandler()
-    handler.addFilter(RequestIdFilter())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(level)
 
 
 class RequestMiddleware:
@@ -74,7 +52,7 @@ class RequestMiddleware:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         identity = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        token = request_id.set(identity)
+        tokens = request_id.set(identity), tenant.set(None)
         answer = _Answer(send, identity)
         started = time.perf_counter()
         try:
@@ -88,7 +66,8 @@ class RequestMiddleware:
             seconds = time.perf_counter() - started
             _log_access(scope, answer, seconds)
             _count(scope, answer, seconds)
-            request_id.reset(token)
+            request_id.reset(tokens[0])
+            tenant.reset(tokens[1])
 
 
 class _Answer:
@@ -114,13 +93,12 @@ def _log_access(scope: Scope, answer: _Answer, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "-")
     caller = scope.get("state", {}).get("caller")
     access_log.info(
-        "%s %s %d %.1f ms %d bytes tenant=%s key=%s",
+        "%s %s %d %.1f ms %d bytes key=%s",
         scope["method"] if scope["method"].isalpha() else "-",
         route,
         answer.status or CLIENT_CLOSED_REQUEST,
         seconds * 1000,
         answer.bytes,
-        caller.tenant.name if isinstance(caller, Principal) else "-",
         caller.key_id if isinstance(caller, Principal) else "-",
     )
 

@@ -17,6 +17,7 @@ from ray_app.api.authentication import Admin, Principal
 from ray_app.api.errors import error_response
 from ray_app.api.services import Services
 from ray_app.errors import AuthError, PermissionDenied, RowbeamError
+from ray_app.logs import tenant
 
 _PROTECTED: Final = "/v1/"
 # The header's check is done by the middleware: these two describe it in the OpenAPI document.
@@ -47,6 +48,8 @@ class AuthenticationMiddleware:
             await error_response(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
+        if isinstance(caller, Principal):
+            tenant.set(caller.scope.incarnation)
         await self._app(scope, receive, send)
 
     async def _caller(self, headers: Headers) -> Principal | Admin:

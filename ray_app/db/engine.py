@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from ray_app.errors import ConfigError, DatabaseUnavailable
 from ray_app.settings import Settings
+from ray_app.tracing.database import trace_statements
 
 #: Seconds to wait for a server to accept a connection.
 CONNECT_TIMEOUT: Final = 10
@@ -46,6 +47,7 @@ def engine_for(url: str | SecretStr, *, pool_size: int = 4) -> Engine:
     )
     # Without retval SQLAlchemy ignores the replacement and raises its own error.
     event.listen(engine, "handle_error", _translate, retval=True)
+    trace_statements(engine)
     return engine
 
 

@@ -18,6 +18,7 @@ from ray_app.serving.breaker import CircuitBreaker
 from ray_app.serving.cost_budget import Account, most_tokens
 from ray_app.serving.port import Lane
 from ray_app.serving.rate_budget import RateBudget
+from ray_app.tracing.spans import annotate, span
 
 _TOO_MANY_REQUESTS: Final = 429
 
@@ -62,10 +63,13 @@ class ProxiedCall(Call):
         except BudgetExhausted as error:
             raise self.fail(error) from None
         try:
-            await self._admit(estimate)
+            with span("gateway wait"):
+                await self._admit(estimate)
             era = self._breaker.era
             began = time.perf_counter()
-            attempt = await send()
+            with span("gateway request", kind="client", texts=len(texts), estimated_tokens=estimate):
+                attempt = await send()
+                annotate(outcome=outcome_of(attempt.outcome))
             GATEWAY_SECONDS.observe(time.perf_counter() - began, self._lane, outcome_of(attempt.outcome))
         finally:
             self._account.settle(most, attempt.tokens if attempt else 0)

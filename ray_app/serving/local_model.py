@@ -53,8 +53,7 @@ class LocalModel:
         Raises:
             ProviderUnavailable: the model cannot be loaded, has stopped working, hangs or was closed.
         """
-        query = call.purpose is Purpose.QUERY
-        prefix = self.space.query_prefix if query else self.space.document_prefix
+        prefix = self.prefix(call.purpose)
         with _loaded():
             encoded = await self._batcher.embed(
                 [prefix + text for text in call.texts],
@@ -63,6 +62,10 @@ class LocalModel:
                 lane=call.lane,
             )
         return Embedded(encoded.vectors, encoded.tokens, faults=encoded.faults, counts=encoded.counts)
+
+    def prefix(self, purpose: Purpose) -> str:
+        """What goes before each text."""
+        return self.space.query_prefix if purpose is Purpose.QUERY else self.space.document_prefix
 
     async def warm_up(self) -> None:
         """Load the model and run a full batch, so that the first caller waits for neither.
@@ -108,7 +111,9 @@ class LocalModel:
         return self._encoder.encode(texts)
 
 
-def local_model(settings: Settings, *, device: str | None = None) -> LocalModel:
+def local_model(
+    settings: Settings, *, device: str | None = None, kind: type[LocalModel] = LocalModel
+) -> LocalModel:
     """The model of ``settings.local_model`` on ``device`` (``cpu``, ``cuda`` or ``mps``) or the best there
     is; not loaded yet.
 
@@ -119,10 +124,10 @@ def local_model(settings: Settings, *, device: str | None = None) -> LocalModel:
     space = describe_space(settings)
     load = encoder_loader(settings, space, device=device)
     if StubOptions.parse(settings.local_model) is not None:
-        return LocalModel(STUB_NAME, space, load)
+        return kind(STUB_NAME, space, load)
     # A guess where nobody says: torch knows better, and takes a second to import.
     guess = device or likely_device()
-    return LocalModel(name_on(guess), space, load, DEFAULT_BUDGETS[guess])
+    return kind(name_on(guess), space, load, DEFAULT_BUDGETS[guess])
 
 
 @contextmanager

@@ -42,6 +42,8 @@ class EmbedCall:
     table: str = ""
     #: The job that pays, or "" for online work. A job records its own usage, so a provider does not.
     job_id: str = ""
+    #: The span of a trace that this call belongs to, as W3C's header has it; "" without.
+    traceparent: str = ""
 
     @property
     def total_tokens(self) -> int:

@@ -178,7 +178,11 @@ def _config(settings: Settings) -> dict[str, Any]:
     for field, setting in (("host", "http_host"), ("port", "http_port")):
         if setting in settings.model_fields_set or field not in options:
             options[field] = getattr(settings, setting)
-    return {**document, "http_options": options}
+    document = {**document, "http_options": options}
+    if settings.log_format is not None:
+        logging_config = document.get("logging_config") or {}
+        document["logging_config"] = {**logging_config, "encoding": settings.log_format.upper()}
+    return document
 
 
 def _not_ready(client: httpx.Client) -> tuple[str, ...]:

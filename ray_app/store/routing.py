@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from ray_app.store.port import (
     VectorStore,
 )
 from ray_app.tenants import Placement, TenantScope
+from ray_app.tracing.spans import span
+
+_SYSTEM: Final = {"db.system.name": "qdrant"}
 
 
 class EdgePort(VectorStore, Protocol):
@@ -144,7 +147,8 @@ class RoutedStore:
         engine = "edge" if scope.placement is Placement.EMBEDDED else "server"
         began, outcome = time.perf_counter(), "error"
         try:
-            yield store
+            with span(f"store {operation}", kind="client", engine=engine, **_SYSTEM):
+                yield store
             outcome = "ok"
         except InputError:
             outcome = "refused"

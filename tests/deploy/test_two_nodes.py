@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from ray_app import Rowbeam
 from ray_app.reports import Counts, JobState
 from ray_app.settings import Settings
 from tests.conftest import fresh_database
+from tests.support.documents import commands
 from tests.support.ray_nodes import Cluster
 
 pytestmark = pytest.mark.ray
@@ -76,24 +76,22 @@ def test_a_stranger_is_turned_away(cluster: Cluster) -> None:
 
 
 def test_a_submitted_backfill_is_watched_to_its_end(cluster: Cluster, rowbeam: Rowbeam) -> None:
-    submitted = cluster.ray(
-        *("job", "submit", "--no-wait", "--submission-id", "backfill", "--entrypoint-num-cpus", "0.1", "--"),
-        *(sys.executable, "-m", "jobs.backfill", "--tenant", "acme", "--tables", TABLE),
-    )
-    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    """By the commands of the document."""
+    submit, ask, read, nodes = [command for command in commands("running.md") if command.startswith("ray ")]
+    cluster.shell(submit)
     seen: list[int] = []
-    deadline = time.monotonic() + 60
-    while (ray_status := status(cluster, "backfill")) in ("PENDING", "RUNNING"):
-        assert time.monotonic() < deadline, ray_status
+    deadline = time.monotonic() + 90
+    while status(cluster, "backfill") in ("PENDING", "RUNNING"):
+        assert time.monotonic() < deadline, cluster.shell(read)
         seen += [job.processed_records for job in rowbeam.jobs(include_ended=True)]
         time.sleep(0.3)
-    log = cluster.ray("job", "logs", "backfill").stdout
-    assert ray_status == "SUCCEEDED", log
+    assert "succeeded" in cluster.shell(ask)
+    assert "4.0 CPU" in cluster.shell(nodes)
 
     (job,) = rowbeam.jobs(include_ended=True)
     assert job.state is JobState.SUCCEEDED
     assert job.counts == Counts(read=ROWS, embedded=ROWS, chunks=ROWS)
-    assert f"{job.job_id} succeeded: {ROWS} read = {ROWS} embedded" in log
+    assert f"{job.job_id} succeeded: {ROWS} read = {ROWS} embedded" in cluster.shell(read)
     assert seen == sorted(seen), "progress only grows"
 
 

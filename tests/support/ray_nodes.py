@@ -18,7 +18,7 @@ from ray_app.settings import Settings, child_environment
 from ray_app.stack.processes import descendants, kill, processes_where
 from ray_app.stack.ray_token import ray_variables
 from ray_app.stack.serving import free_port
-from tests.support.deploy_files import VENV, environment_example, ports, unit_command, unit_setting
+from tests.support.deploy_files import ROOT, VENV, environment_example, ports, unit_command, unit_setting
 
 #: The head's address. Of 127.0.0.1 Ray makes the machine's outer address in a cluster of several nodes; any
 #: other of the loopback network is left alone.
@@ -95,7 +95,8 @@ class Cluster:
         )
         self.environment |= {word.partition("=")[0]: str(free_port()) for word in named}
         del self.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]  # for a cluster of one node alone
-        self.environment["PYTHONPATH"] = os.getcwd()
+        self.environment["PYTHONPATH"] = str(ROOT)
+        self.environment["PATH"] = f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"
         self.address = f"{HOST}:{self._ports['--port']}"
         self.dashboard = f"http://127.0.0.1:{self._ports['--dashboard-port']}"
         self.head: Node | None = None
@@ -141,6 +142,20 @@ class Cluster:
             timeout=timeout,
             check=False,
         )
+
+    def shell(self, command: str) -> str:
+        """What a command of an operator on the head prints; it must succeed."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env=self.client_environment() | {"RAY_ADDRESS": self.address},
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
 
     def client_environment(self) -> dict[str, str]:
         return self.environment | {"RAY_API_SERVER_ADDRESS": self.dashboard, "COLUMNS": "200"}

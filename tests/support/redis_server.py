@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_app.stack.serving import free_port
+from tests.support.tools import tool
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Redis:
 @contextmanager
 def redis_server(folder: Path) -> Iterator[Redis]:
     """Runs while the block does, on loopback, its files in ``folder``."""
-    program = shutil.which("redis-server")
-    assert program, "redis-server is not installed: run make tools (Debian: apt-get install redis-server)"
+    program = tool("redis-server")
     port, password = free_port(), secrets.token_hex(16)
     # Not on the command line, which everybody on the machine can read.
     config = f"port {port}\nbind 127.0.0.1\nrequirepass {password}\ndir {folder}\nsave ''\nappendonly yes\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,8 +13,8 @@ import pytest
 
 from ray_app import errors
 from ray_app.api.documentation import DOCUMENTED_ERRORS
-from ray_app.api.middleware import log_with_request_ids
 from ray_app.errors import RowbeamError
+from ray_app.logs import configure_logs
 from ray_app.serving.options import ServingOptions
 from ray_app.settings import Settings
 from tests.support.api_site import ApiSite
@@ -217,8 +219,8 @@ def test_the_request_id_is_in_every_line_of_the_log(
         lines.extend(line for line in capfd.readouterr().err.splitlines() if "healthz" not in line)
         return len(lines) >= 2
 
-    log_with_request_ids()
-    log_with_request_ids()
+    for _ in range(2):
+        configure_logs(Settings(home=Path("/nowhere"), log_format="text"))
     try:
         raising(errors.DatabaseUnavailable(f"Postgres at {SECRET} is gone."))
         shared_http.get("/v1/raise?q=query-value", headers={"x-request-id": "the-id"})
@@ -226,9 +228,10 @@ def test_the_request_id_is_in_every_line_of_the_log(
     finally:
         logger.handlers[:], logger.level = before
     assert len(lines) == 2  # each once
-    assert all("[the-id]" in line for line in lines)
+    assert all("request_id=the-id" in line for line in lines)
     assert "GET /v1/raise 503" in lines[1]
-    assert "tenant=acme" in lines[1]
+    assert "acme" not in "".join(lines), "the tenant goes by its incarnation"
+    assert re.search(r"tenant=[0-9a-f-]{36}\]", lines[1])
     assert "query-value" not in "".join(lines)
 
 
