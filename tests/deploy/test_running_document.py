@@ -47,22 +47,16 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_table_of_ports_is_what_the_units_say() -> None:
     table = RUNNING.partition("### What listens where")[2].partition("\nSo among")[0]
-    told = {
-        int(port)
-        for row in re.findall(r"^\| ([\d, to]+) \|", table, re.MULTILINE)
-        for port in re.findall(r"\d+", row)
-    }
+    rows = re.findall(r"^\| ([\d, to]+) \|", table, re.MULTILINE)
+    told = {int(port) for row in rows for port in re.findall(r"\d+", row)}
     head = ports(unit_command("rowbeam-head"))
     named = {int(word.partition("=")[2]) for word in unit_setting("rowbeam-head", "Environment").split()}
     assert told == {8000, *head.values(), *named}
 
 
 def test_variables_are_called_what_the_example_calls_them() -> None:
-    shown = {
-        name
-        for block in [*blocks(""), *blocks("", OBSERVING)]
-        for name in re.findall(r"^([A-Z]\w+)=", block, re.M)
-    }
+    text = "".join([*blocks(""), *blocks("", OBSERVING)])
+    shown = set(re.findall(r"^([A-Z]\w+)=", text, re.MULTILINE))
     assert {"RAY_REDIS_ADDRESS", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= shown
     assert shown <= set(environment_example(with_commented=True))
 
