@@ -93,8 +93,8 @@ def test_a_job_whose_driver_is_on_a_worker_goes_on(cluster: Cluster, rowbeam: Ro
     before = break_head(cluster, rowbeam, "acme")
     assert before.processed_records < ROWS
 
-    job = wait_for(rowbeam, "acme", lambda job: not job.state.active)
-    assert job.state is JobState.SUCCEEDED, job.error
+    # It may be called interrupted meanwhile: on a busy machine its heart can be silent for too long.
+    job = wait_for(rowbeam, "acme", lambda job: job.state is JobState.SUCCEEDED, 90)
     assert job.counts == Counts(read=ROWS, embedded=ROWS, chunks=ROWS), "once each"
     deadline = time.monotonic() + 20
     while status(cluster, "first") == "RUNNING" and time.monotonic() < deadline:
