@@ -13,7 +13,7 @@ from shutil import which
 from typing import Final
 
 from ray_app.app import Rowbeam
-from ray_app.cli import layout, rendering
+from ray_app.cli import rendering
 from ray_app.cli.demo_home import demo_stack
 from ray_app.cli.demo_serving import serve_and_push
 from ray_app.cli.demo_story import Story
@@ -27,6 +27,7 @@ from ray_app.settings import Settings
 from ray_app.spaces import VectorType
 from ray_app.tables import PLATFORM_TABLES
 from ray_app.text import render
+from ray_app.wording import duration, money
 
 #: Records asked for where the demo looks for the other tenant's.
 WIDE: Final = 200
@@ -163,11 +164,11 @@ class _Demo:
             self._story.table(rendering.coverage(rows))
         jobs = self._story.document["jobs"]
         tokens, cost = sum(job.tokens for job in jobs), sum((job.cost for job in jobs), Decimal(0))
-        seconds = layout.duration(sum(job.seconds for job in jobs))
+        seconds = duration(sum(job.seconds for job in jobs))
         embedded = sum(job.counts.embedded for job in jobs)
         self._story.say(
             f"{embedded:,} records embedded in {seconds}, {tokens:,} tokens, "
-            f"{layout.money(cost)}: a local model costs no money."
+            f"{money(cost)}: a local model costs no money."
         )
         self._story.document |= {"coverage": coverage, "tokens": tokens, "cost": cost}
 

@@ -1,26 +1,12 @@
-"""What the renderings are made of: plain tables, lists of facts, amounts and times."""
+"""What the renderings are made of: plain tables, lists of facts and times."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
-
-
-def money(amount: Decimal) -> str:
-    """US dollars; small amounts keep the digits that matter."""
-    return f"${amount:,.2f}" if amount == 0 or amount >= 1 else f"${amount:.6f}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def when(moment: datetime | None) -> str:

@@ -11,9 +11,9 @@ from typing import IO, Final
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from ray_app.cli.layout import duration
 from ray_app.cli.output import console, plain
 from ray_app.reports import JobProgress, JobState
+from ray_app.wording import duration
 
 #: Seconds between two lines where there is no terminal to redraw.
 LINE_EVERY: Final = 5.0

@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ray_app.cli.layout import add_row, duration, facts_of, money, table_of, when
+from ray_app.cli.layout import add_row, facts_of, table_of, when
 from ray_app.cli.output import plain
 from ray_app.cli.rendering_access import describe_limits
 from ray_app.reports import (
@@ -26,6 +26,7 @@ from ray_app.reports import (
     TenantDetails,
 )
 from ray_app.tenants import Tenant
+from ray_app.wording import duration, money
 
 _STATE_STYLES: Final = {
     JobState.SUCCEEDED: "green",

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ray_app.cli.layout import add_row, facts_of, money, table_of, when
+from ray_app.cli.layout import add_row, facts_of, table_of, when
 from ray_app.cli.output import plain
 from ray_app.reports import KeyInfo, Revocation, Rotation, UsageReport
 from ray_app.tenants import ApiKey, Limits, Tenant
+from ray_app.wording import money
 
 
 def new_key(key: ApiKey) -> RenderableType:

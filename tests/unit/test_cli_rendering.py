@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 from rich.console import Console, RenderableType
 
-from ray_app.cli import layout, output, rendering, stack
+from ray_app.cli import output, rendering, stack
 from ray_app.cli.app import app, run
 from ray_app.cli.demo import check_owner
 from ray_app.cli.interrupt import on_interrupt
@@ -40,6 +40,7 @@ from ray_app.reports import (
 )
 from ray_app.sample.demo_tenants import CANARY, demo_tenants
 from ray_app.tenants import ApiKey, Placement, Tenant, TenantState
+from ray_app.wording import duration, money
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TENANT = Tenant(UUID(int=7), "acme", 3, Placement.EMBEDDED, TenantState.ACTIVE, NOON)
@@ -199,12 +200,12 @@ def test_results_say_what_matters(renderable: RenderableType, expected: list[str
 
 
 def test_amounts_keep_the_digits_that_matter() -> None:
-    assert [layout.money(Decimal(value)) for value in ("0", "0.000123", "1234.5")] == [
+    assert [money(Decimal(value)) for value in ("0", "0.000123", "1234.5")] == [
         "$0.00",
         "$0.000123",
         "$1,234.50",
     ]
-    assert [layout.duration(value) for value in (0.04, 59.9, 60, 3_599.6, 7_260)] == [
+    assert [duration(value) for value in (0.04, 59.9, 60, 3_599.6, 7_260)] == [
         "0.0 s",
         "59.9 s",
         "1 min 00 s",
