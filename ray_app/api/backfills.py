@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 
-from ray_app import backfilling
+from ray_app.api import job_actions
 from ray_app.api.backfills_models import (
     BackfillRequest,
     DeadLetterList,
@@ -18,17 +17,13 @@ from ray_app.api.backfills_models import (
     RedriveAnswer,
 )
 from ray_app.api.gates import admitted
-from ray_app.api.job_starts import start_job
 from ray_app.api.principals import FromTenant
-from ray_app.api.services import FromServices, Services
-from ray_app.backfilling import QueuedJob
-from ray_app.db import dead_letters, jobs
+from ray_app.api.services import FromServices
+from ray_app.db import dead_letters
 from ray_app.db.idempotency import MAX_KEY
 from ray_app.db.progress import job_progress, list_jobs
-from ray_app.errors import ConflictError
 from ray_app.planning import make_plan
-from ray_app.reports import JobProgress, JobState, Plan
-from ray_app.tenants import Tenant
+from ray_app.reports import JobState, Plan
 
 _PATH: Final = "/v1/backfills"
 router = APIRouter(tags=["backfills"], dependencies=[Depends(admitted)])
@@ -55,17 +50,14 @@ async def start_backfill(
 ) -> JobAnswer:
     asked = body or BackfillRequest()
 
-    def queue() -> QueuedJob:
-        return backfilling.queue_backfill(
-            services.workspace,
-            caller.tenant,
-            tables=asked.tables,
-            vector_types=asked.vector_types,
-            prefer=asked.prefer,
-            idempotency_key=idempotency_key,
-        )
-
-    job = await start_job(services, caller.tenant, queue)
+    job = await job_actions.backfill(
+        services,
+        caller.tenant,
+        tables=asked.tables,
+        vector_types=asked.vector_types,
+        prefer=asked.prefer,
+        idempotency_key=idempotency_key,
+    )
     response.headers["location"] = f"{_PATH}/{job.job_id}"
     return JobAnswer(job=JobBody.of(job))
 
@@ -108,7 +100,8 @@ async def plan_backfill(
 
 @router.get(f"{_PATH}/{{job_id}}", summary="One job: its state, progress, counts and cost")
 async def get_backfill(job_id: str, services: FromServices, caller: FromTenant) -> JobAnswer:
-    job = await services.in_thread(_own_job, services, caller.tenant, job_id)
+    ledger, owner = services.workspace.ledger, caller.tenant.incarnation
+    job = await services.in_thread(job_progress, ledger, job_id, owner)
     return JobAnswer(job=JobBody.of(job))
 
 
@@ -120,7 +113,7 @@ async def get_backfill(job_id: str, services: FromServices, caller: FromTenant) 
 async def cancel_backfill(
     job_id: str, services: FromServices, caller: FromTenant, response: Response
 ) -> JobAnswer:
-    job = await services.in_thread(_cancel, services, caller.tenant, job_id)
+    job = await job_actions.cancel(services, caller.tenant, job_id)
     if job.state is JobState.CANCEL_REQUESTED:
         response.status_code = 202
     return JobAnswer(job=JobBody.of(job))
@@ -128,13 +121,7 @@ async def cancel_backfill(
 
 @router.post(f"{_PATH}/{{job_id}}/resume", status_code=202, summary="Go on with a job that stopped")
 async def resume_backfill(job_id: str, services: FromServices, caller: FromTenant) -> JobAnswer:
-    def queue() -> QueuedJob:
-        job = _own_job(services, caller.tenant, job_id)
-        if job.state is JobState.CANCEL_REQUESTED:
-            raise ConflictError("The job is being cancelled.", hint="Resume it when it has stopped.")
-        return QueuedJob(job_id, jobs.requeue(services.workspace.ledger, job_id))
-
-    return JobAnswer(job=JobBody.of(await start_job(services, caller.tenant, queue)))
+    return JobAnswer(job=JobBody.of(await job_actions.resume(services, caller.tenant, job_id)))
 
 
 @router.get("/v1/dead-letters", summary="Records that could not be embedded, oldest first")
@@ -154,24 +141,7 @@ async def list_dead_letters(
     responses={200: {"model": RedriveAnswer, "description": "There are none; the job is null."}},
 )
 async def redrive(services: FromServices, caller: FromTenant, response: Response) -> RedriveAnswer:
-    def queue() -> QueuedJob | None:
-        job_id = backfilling.create_redrive(services.workspace, caller.tenant)
-        return QueuedJob(job_id, to_start=True) if job_id else None
-
-    job = await start_job(services, caller.tenant, queue)
+    job = await job_actions.redrive(services, caller.tenant)
     if job is None:
         response.status_code = 200
     return RedriveAnswer(job=JobBody.of(job) if job else None)
-
-
-def _own_job(services: Services, tenant: Tenant, job_id: str) -> JobProgress:
-    """Raises UnknownJob, for another tenant's job too."""
-    return job_progress(services.workspace.ledger, job_id, tenant.incarnation)
-
-
-def _cancel(services: Services, tenant: Tenant, job_id: str) -> JobProgress:
-    job = _own_job(services, tenant, job_id)
-    if job.state.active or job.state is JobState.INTERRUPTED:
-        with suppress(ConflictError):  # it has just ended by itself
-            jobs.request_cancel(services.workspace.ledger, job_id)
-    return _own_job(services, tenant, job_id)

@@ -89,20 +89,28 @@ _COMMAND_LINE: Final = re.compile(r"\browbeam [a-z]|\bROWBEAM_|(?:^|\s)--[a-z]")
 
 def error_response(error: RowbeamError) -> Response:
     """The answer for one of our errors; what it hides goes to the log."""
-    status = _of(_STATUS, error) or error.status
-    public = _of(_PUBLIC, error)
+    status, message = say(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("%s: %s", type(error).__name__, error, exc_info=error)
         return internal_error(retry=error.retryable)
-    if public is not None:
-        log.warning("%s: %s", type(error).__name__, error)
     body = error_body(
-        public or _message(error),
+        message,
         kind=_type(status, error),
         code=_of(_CODES, error),
         param=getattr(error, "param", None),
     )
     return _answer(body, status, _headers(error, status))
+
+
+def say(error: RowbeamError) -> tuple[int, str]:
+    """The status, and what a caller is told; what is the operator's business goes to the log instead."""
+    status = _of(_STATUS, error) or error.status
+    public = _of(_PUBLIC, error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s: %s", type(error).__name__, error, exc_info=error)
+        return status, _INTERNAL
+    if public is not None:
+        log.warning("%s: %s", type(error).__name__, error)
+    return status, public or _message(error)
 
 
 def internal_error(*, retry: bool = True) -> Response:

@@ -55,11 +55,33 @@ class _Embedded:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search found, and who embedded its text; nobody where there was none."""
+
+    answer: Answer
+    providers: Sequence[str]
+
+
 @router.post("/search", summary="Find records by meaning, by words, or by likeness")
 async def search(
     body: SearchRequest, services: FromServices, caller: FromTenant, response: Response
 ) -> SearchAnswer:
     """The tenant's own records, each once by its best chunk, best first."""
+    found = await run_search(services, caller, body)
+    if found.providers:
+        response.headers["x-rowbeam-provider"] = ",".join(found.providers)
+    return SearchAnswer.of(found.answer)
+
+
+async def run_search(services: Services, caller: Principal, body: SearchRequest) -> Found:
+    """Search as ``caller``: within its tenant's limits, and counted as its tenant's usage.
+
+    Raises:
+        InputError: what is asked for cannot be looked for.
+        RateLimited, Overloaded: it has to come back later.
+        DependencyError: the ledger, the store or every provider of a space is out of reach.
+    """
     body.check()
     words = clean_query(body.text) if body.text is not None else None
     inputs = Inputs([words] if words else [], single=True)
@@ -82,10 +104,7 @@ async def search(
             target.without,
         )
         answer = await services.in_thread(_find, services, caller, query)
-    if embedded:
-        providers = {name for each in embedded for name in each.providers}
-        response.headers["x-rowbeam-provider"] = ",".join(sorted(providers))
-    return SearchAnswer.of(answer)
+    return Found(answer, sorted({name for each in embedded for name in each.providers}))
 
 
 def _target(services: Services, caller: Principal, body: SearchRequest) -> _Target:
