@@ -38,8 +38,9 @@ _OBEYED: Final = frozenset(
 _REQUEST_ID: Final = b"x-request-id"
 #: What the API takes for an id too; Serve would put anything into its answers and logs.
 _USABLE: Final = re.compile(rb"[!-~]{1,128}")
-#: The API answers all its own errors in JSON, defects too: what is not JSON is Serve's, which has no
-#: application to send the request to, or has lost the replica that had it.
+#: The API answers all its own errors in JSON, defects too, and the console in HTML: anything else is
+#: Serve's, which has no application to send the request to, or has lost the replica that had it.
+_OURS: Final = (b"application/json", b"text/html")
 _UNAVAILABLE: Final = error_body(
     "The server is starting, shutting down or has lost a part that is being replaced.",
     kind="server_error",
@@ -157,4 +158,4 @@ def _passes(name: bytes, value: bytes) -> bool:
 
 def _is_bare_error(message: Message) -> bool:
     kinds = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
-    return message["status"] >= 400 and not any(kind.startswith(b"application/json") for kind in kinds)
+    return message["status"] >= 400 and not any(kind.startswith(_OURS) for kind in kinds)

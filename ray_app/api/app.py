@@ -12,6 +12,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from ray_app.api import backfills, embeddings, health, models, records, reports, search, tenants
+from ray_app.api.console.install import add_console
 from ray_app.api.documentation import DOCUMENTED_ERRORS, add_documentation
 from ray_app.api.errors import install_error_handlers
 from ray_app.api.middleware import BodyLimitMiddleware, HangUpMiddleware, RequestMiddleware
@@ -46,6 +47,7 @@ def create_api(services: Services) -> FastAPI:
     for module in ROUTES:
         app.include_router(module.router, responses=DOCUMENTED_ERRORS)
     add_documentation(app)
+    add_console(app, services)
     # The one added last is the outermost.
     app.add_middleware(AuthenticationMiddleware, services=services)
     app.add_middleware(BodyLimitMiddleware, limit=services.options.max_body_bytes)

@@ -60,6 +60,11 @@ class Authenticator:
         self._generation = 0
         self._lock = Lock()
 
+    @property
+    def admin_digest(self) -> bytes:
+        """SHA-256 of the admin key, to bind to it what must end when it is changed."""
+        return self._admin
+
     def recall(self, key: str) -> Principal | Admin | None:
         """Whose key it is when that can be told without the ledger. Never blocks."""
         digest = hash_api_key(key)

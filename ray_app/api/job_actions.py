@@ -1,4 +1,4 @@
-"""What can be done with a tenant's jobs, whoever asks: the API for the tenant, the console for the operator."""
+"""What can be done with a tenant's jobs, whoever asks: the tenant by the API, the operator in the console."""
 
 from __future__ import annotations
 

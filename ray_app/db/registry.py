@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -208,6 +209,16 @@ class TenantRegistry:
 
     def _mint(self, tenant: Tenant) -> TenantScope:
         return TenantScope(tenant.incarnation, tenant.placement, self._store_secret())
+
+    def derived_secret(self, purpose: str) -> bytes:
+        """32 bytes for one purpose, the same on every node of the deployment and unlike those for any other.
+
+        HMAC-SHA256 of the purpose under the deployment's secret, which nobody learns from it.
+
+        Raises:
+            DatabaseUnavailable: the ledger cannot be asked; it is, once.
+        """
+        return hmac.digest(self._store_secret(), purpose.encode(), "sha256")
 
     def _store_secret(self) -> bytes:
         """The deployment's id secret; whoever needs it first makes it."""

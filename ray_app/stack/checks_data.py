@@ -33,10 +33,15 @@ def check_database(settings: Settings) -> str:
     with Stack(settings).needed():
         engine = ledger_engine(settings)
         try:
-            with engine.connect() as connection:
-                server, ledger = _server_version(connection), _ledger(connection)
+            return describe_database(engine, settings)
         finally:
             engine.dispose()
+
+
+def describe_database(engine: Engine, settings: Settings) -> str:
+    """The ledger's server, which runs. Raises as ``check_database``."""
+    with engine.connect() as connection:
+        server, ledger = _server_version(connection), _ledger(connection)
     where = "embedded" if settings.embedded_database else "at ROWBEAM_DATABASE_URL"
     return f"PostgreSQL {server}, {where}; {ledger}"
 

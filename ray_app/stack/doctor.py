@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import httpx
@@ -46,12 +47,13 @@ _FOREIGN: Final = (
 
 def run_checks(settings: Settings) -> list[Check]:
     """Every check, in a fixed order; a failing one does not stop the others."""
-    return [_run(name, check, settings) for name, check in _CHECKS]
+    return [run_check(name, partial(check, settings)) for name, check in _CHECKS]
 
 
-def _run(name: str, check: Callable[[Settings], str], settings: Settings) -> Check:
+def run_check(name: str, check: Callable[[], str]) -> Check:
+    """One check: ``check`` answers what it found, and raises what is wrong."""
     try:
-        return Check(name, ok=True, detail=check(settings))
+        return Check(name, ok=True, detail=check())
     except RowbeamError as error:
         return Check(name, ok=False, detail=error.message, hint=error.hint)
     except OSError as error:

@@ -25,6 +25,7 @@ ONLY = {
     "fastapi": ["ray_app/api/", "deployments/"],
     "starlette": ["ray_app/api/", "deployments/"],
     "uvicorn": ["ray_app/api/", "deployments/"],
+    "jinja2": ["ray_app/console/"],
 }
 
 

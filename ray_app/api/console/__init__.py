@@ -1,0 +1,1 @@
+"""The console's routes: HTML under ``/console``, for whoever has the admin key."""

@@ -1,0 +1,1 @@
+"""What the operators' console shows: sessions, views and templates; knows nothing of HTTP."""
