@@ -1,11 +1,12 @@
 """The conditions of the Prometheus rules, told from what the ledger and this router know now.
 
-Prometheus sees trends and pages somebody; this says what is wrong at the moment, with names.
+Names and limits are those of ``monitoring/prometheus/rowbeam.rules.yml``. Prometheus sees trends and wakes
+somebody; this says what is wrong at the moment, with the names of tenants, which no metric has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -16,13 +17,15 @@ from ray_app.console.formats import age, count, percent
 from ray_app.db.operators import JobMark, LetterCount
 from ray_app.wording import money
 
-#: Without a finished range for this long a job that has a driver counts as stalled.
-STALL: Final = timedelta(minutes=10)
-#: Dead letters newer than this make them grow; jobs that failed longer ago are history.
-RECENT: Final = timedelta(hours=1)
-FAILED_LATELY: Final = timedelta(hours=24)
+#: A running job that has finished no range for this long counts as stalled.
+STALL: Final = timedelta(minutes=15)
+#: Dead letters of a table, and the time within which so many new ones are worth a warning.
+LETTERS: Final = 10
+RECENT: Final = timedelta(minutes=30)
 #: Share of a monthly budget that is worth a warning.
 BUDGET_WARNING: Final = Decimal("0.8")
+#: The provider that has a breaker of its own.
+_GATEWAY: Final = "gateway"
 
 
 class Severity(StrEnum):
@@ -74,64 +77,87 @@ class Alert:
 
 def evaluate(seen: Observations) -> list[Alert]:
     """Every condition, those that fire first, the graver ones before the others."""
+    down = seen.providers_down
     alerts = [
         Alert(
-            "RowbeamStoreDown",
+            "RowbeamDependencyDown",
             Severity.CRITICAL,
             "The vector store does not answer.",
-            ("Searches and writes fail until it does.",) if seen.store_down else (),
+            ("store: searches and writes fail until it does.",) if seen.store_down else (),
+        ),
+        Alert(
+            "RowbeamBreakerOpen",
+            Severity.CRITICAL,
+            "The gateway's breaker is open, or it does not answer.",
+            ("gateway: it is not asked at the moment.",) if _GATEWAY in down else (),
         ),
         Alert(
             "RowbeamProviderDown",
-            Severity.CRITICAL,
-            "A provider is down or its circuit is open.",
-            tuple(f"{name} is not asked at the moment." for name in seen.providers_down),
-        ),
-        Alert(
-            "RowbeamJobStalled",
-            Severity.CRITICAL,
-            f"An active job has no driver, or finished nothing for {STALL.seconds // 60} minutes.",
-            tuple(_stalled(mark, seen.now) for mark in seen.jobs if _is_stalled(mark, seen.now)),
-        ),
-        Alert(
-            "RowbeamBudgetSpent",
-            Severity.CRITICAL,
-            "A tenant's budget of the month is spent: the gateway refuses it.",
-            tuple(_budget(budget) for budget in seen.budgets if budget.share >= 1),
-        ),
-        Alert(
-            "RowbeamBudgetNearlySpent",
             Severity.WARNING,
-            "A tenant has spent 80 % of its budget of the month.",
-            tuple(_budget(budget) for budget in seen.budgets if BUDGET_WARNING <= budget.share < 1),
+            "A local provider does not answer.",
+            tuple(f"{name}: it is not asked at the moment." for name in down if name != _GATEWAY),
         ),
-        Alert(
-            "RowbeamJobFailed",
-            Severity.WARNING,
-            f"A job failed in the last {FAILED_LATELY // timedelta(hours=1)} hours and was not resumed.",
-            tuple(_failed(mark, seen.now) for mark in seen.jobs if not mark.state.active),
-        ),
+        *_of_jobs(seen),
         Alert(
             "RowbeamDeadLettersGrowing",
             Severity.WARNING,
-            "Records became dead letters within the last hour.",
-            tuple(_letters(letters) for letters in seen.dead_letters if letters.recent),
+            f"{LETTERS} or more records of a table became dead letters in {_minutes(RECENT)} minutes.",
+            tuple(_growing(seen.dead_letters)),
         ),
+        *_of_budgets(seen),
     ]
     return sorted(alerts, key=lambda alert: (not alert.firing, alert.severity is not Severity.CRITICAL))
 
 
-def _is_stalled(mark: JobMark, now: datetime) -> bool:
-    return mark.state.active and (not mark.driven or now - mark.moved_at > STALL)
+def _of_jobs(seen: Observations) -> list[Alert]:
+    active = [mark for mark in seen.jobs if mark.state.active]
+    return [
+        Alert(
+            "RowbeamJobStalled",
+            Severity.WARNING,
+            f"A running job has written nothing for {_minutes(STALL)} minutes.",
+            tuple(
+                f"{mark.tenant}: job {mark.job_id} moved last {age(mark.moved_at, seen.now)}."
+                for mark in active
+                if mark.driven and seen.now - mark.moved_at > STALL
+            ),
+        ),
+        Alert(
+            "RowbeamJobInterrupted",
+            Severity.WARNING,
+            "A job's driver is gone and nobody has resumed the job.",
+            tuple(
+                f"{mark.tenant}: job {mark.job_id} moved last {age(mark.moved_at, seen.now)}."
+                for mark in active
+                if not mark.driven
+            ),
+        ),
+    ]
 
 
-def _stalled(mark: JobMark, now: datetime) -> str:
-    why = "moved last" if mark.driven else "has no driver; it moved last"
-    return f"{mark.tenant}: job {mark.job_id} {why} {age(mark.moved_at, now)}."
+def _of_budgets(seen: Observations) -> list[Alert]:
+    return [
+        Alert(
+            "RowbeamBudgetSpent",
+            Severity.CRITICAL,
+            "A tenant's gateway budget of the month is spent: the gateway is closed to it.",
+            tuple(_budget(budget) for budget in seen.budgets if budget.share >= 1),
+        ),
+        Alert(
+            "RowbeamBudgetAlmostSpent",
+            Severity.WARNING,
+            "A tenant has spent 80 % of its gateway budget of the month.",
+            tuple(_budget(budget) for budget in seen.budgets if BUDGET_WARNING <= budget.share < 1),
+        ),
+    ]
 
 
-def _failed(mark: JobMark, now: datetime) -> str:
-    return f"{mark.tenant}: job {mark.job_id} stopped {age(mark.finished_at, now)}; resume it to go on."
+def _growing(letters: Sequence[LetterCount]) -> Iterator[str]:
+    for table in sorted({entry.table for entry in letters}):
+        new = [entry for entry in letters if entry.table == table and entry.recent]
+        if sum(entry.recent for entry in new) >= LETTERS:
+            whose = ", ".join(f"{count(entry.recent)} of {entry.tenant}" for entry in new)
+            yield f"{table}: {whose}."
 
 
 def _budget(budget: Budget) -> str:
@@ -139,5 +165,5 @@ def _budget(budget: Budget) -> str:
     return f"{budget.tenant}: {spent} ({percent(float(budget.share))})."
 
 
-def _letters(letters: LetterCount) -> str:
-    return f"{letters.tenant}: {count(letters.recent)} new, {count(letters.total)} open."
+def _minutes(length: timedelta) -> int:
+    return length // timedelta(minutes=1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, Row, func, select
+from sqlalchemy import Engine, func, select
 
 from ray_app.db.job_owners import owner_alive
 from ray_app.db.schema import dead_letters, indexes, jobs, ranges, tenants, usage
@@ -42,9 +41,10 @@ class DayUsage:
 
 @dataclass(frozen=True)
 class LetterCount:
-    """A tenant's open dead letters."""
+    """A tenant's open dead letters of one table."""
 
     tenant: str
+    table: str
     total: int
     #: Those that are new since the time asked for.
     recent: int
@@ -52,16 +52,15 @@ class LetterCount:
 
 @dataclass(frozen=True)
 class JobMark:
-    """When an active job, or one that failed lately, was last seen to do anything."""
+    """When an active job was last seen to do anything."""
 
     job_id: str
     tenant: str
     state: JobState
-    #: Whether its driver lives; false for a job that has ended.
+    #: Whether its driver lives.
     driven: bool
     #: When it last finished a range, or else began or was made.
     moved_at: datetime
-    finished_at: datetime | None
 
 
 def spent_since(engine: Engine, first: date) -> dict[UUID, Spent]:
@@ -94,35 +93,38 @@ def daily_usage(engine: Engine, first: date, last: date) -> list[DayUsage]:
 
 
 def count_dead_letters(engine: Engine, since: datetime) -> list[LetterCount]:
-    """Of each active tenant that has any open, most first."""
-    total = func.count().label("total")
+    """Of each active tenant and table that has any open, most first."""
     letters = dead_letters.c
+    total = func.count().label("total")
+    recent = func.count().filter(letters.first_at >= since).label("recent")
     query = (
-        select(tenants.c.name, total, func.count().filter(letters.first_at >= since).label("recent"))
+        select(tenants.c.name, letters.table_name, total, recent)
         .join_from(dead_letters, tenants, letters.incarnation == tenants.c.incarnation)
         .where(letters.state == "open", tenants.c.state == TenantState.ACTIVE)
-        .group_by(tenants.c.name)
-        .order_by(total.desc(), tenants.c.name)
+        .group_by(tenants.c.name, letters.table_name)
+        .order_by(total.desc(), tenants.c.name, letters.table_name)
     )
     with engine.connect() as connection:
-        return [LetterCount(row.name, row.total, row.recent) for row in connection.execute(query)]
+        rows = connection.execute(query).all()
+    return [LetterCount(row.name, row.table_name, row.total, row.recent) for row in rows]
 
 
-def job_marks(engine: Engine, failed_since: datetime) -> list[JobMark]:
-    """Active jobs, and those that failed after ``failed_since`` and were not resumed; oldest first."""
+def job_marks(engine: Engine) -> list[JobMark]:
+    """Of the jobs that have not ended, oldest first."""
     moved = func.greatest(func.max(ranges.c.finished_at), jobs.c.started_at, jobs.c.created_at)
-    active = jobs.c.state.in_([state for state in JobState if state.active])
-    broken = jobs.c.state.in_([JobState.FAILED, JobState.INTERRUPTED])
     query = (
         select(jobs, tenants.c.name.label("tenant"), moved.label("moved_at"))
         .join_from(jobs, tenants, jobs.c.incarnation == tenants.c.incarnation)
         .join(ranges, ranges.c.job_id == jobs.c.job_id, isouter=True)
-        .where(active | (broken & (jobs.c.finished_at >= failed_since)))
+        .where(jobs.c.state.in_([state for state in JobState if state.active]))
         .group_by(jobs.c.job_id, tenants.c.incarnation)
         .order_by(jobs.c.created_at, jobs.c.job_id)
     )
     with engine.connect() as connection:
-        return [_mark(row) for row in connection.execute(query)]
+        rows = connection.execute(query).all()
+    return [
+        JobMark(row.job_id, row.tenant, JobState(row.state), owner_alive(row), row.moved_at) for row in rows
+    ]
 
 
 def indexed_tables(engine: Engine) -> list[str]:
@@ -141,8 +143,3 @@ def indexed_tables(engine: Engine) -> list[str]:
 def this_month() -> date:
     """The first day of the month that it is (UTC)."""
     return datetime.now(UTC).date().replace(day=1)
-
-
-def _mark(row: Row[Any]) -> JobMark:
-    driven = owner_alive(row)
-    return JobMark(row.job_id, row.tenant, JobState(row.state), driven, row.moved_at, row.finished_at)

@@ -20,47 +20,36 @@ def fired(**seen: object) -> dict[str, tuple[str, ...]]:
 
 
 def mark(
-    state: JobState = JobState.RUNNING,
-    *,
-    driven: bool = True,
-    quiet: timedelta = timedelta(0),
-    ended: timedelta | None = None,
+    state: JobState = JobState.RUNNING, *, driven: bool = True, quiet: timedelta = timedelta(0)
 ) -> JobMark:
-    finished = None if ended is None else NOW - ended
-    return JobMark("job-1", "acme", state, driven, NOW - quiet, finished)
+    return JobMark("job-1", "acme", state, driven, NOW - quiet)
 
 
 def test_nothing_fires_where_all_is_well() -> None:
-    assert fired(jobs=[mark()], dead_letters=[LetterCount("acme", 5, 0)]) == {}
+    assert fired(jobs=[mark()], dead_letters=[LetterCount("acme", "issues", 50, 0)]) == {}
 
 
 @pytest.mark.parametrize(
-    ("job", "fires"),
+    ("job", "names"),
     [
-        (mark(quiet=STALL), False),
-        (mark(quiet=STALL + timedelta(seconds=1)), True),
-        (mark(driven=False), True),
-        (mark(JobState.PENDING, driven=False), True),
-        (mark(JobState.FAILED, driven=False, quiet=2 * STALL, ended=STALL), False),
+        (mark(quiet=STALL), []),
+        (mark(quiet=STALL + timedelta(seconds=1)), ["RowbeamJobStalled"]),
+        (mark(driven=False), ["RowbeamJobInterrupted"]),
+        (mark(JobState.PENDING, driven=False, quiet=2 * STALL), ["RowbeamJobInterrupted"]),
     ],
 )
-def test_a_job_stalls_without_a_driver_or_without_progress(job: JobMark, fires: bool) -> None:
-    assert ("RowbeamJobStalled" in fired(jobs=[job])) == fires
-
-
-def test_a_failed_job_is_named_with_its_tenant() -> None:
-    failed = mark(JobState.FAILED, driven=False, ended=timedelta(hours=2))
-    assert fired(jobs=[failed]) == {
-        "RowbeamJobFailed": ("acme: job job-1 stopped 2 h ago; resume it to go on.",)
-    }
+def test_a_job_stalls_without_progress_and_is_interrupted_without_a_driver(
+    job: JobMark, names: list[str]
+) -> None:
+    assert list(fired(jobs=[job])) == names
 
 
 @pytest.mark.parametrize(
     ("spent", "name"),
     [
         ("7.99", None),
-        ("8", "RowbeamBudgetNearlySpent"),
-        ("9.99", "RowbeamBudgetNearlySpent"),
+        ("8", "RowbeamBudgetAlmostSpent"),
+        ("9.99", "RowbeamBudgetAlmostSpent"),
         ("10", "RowbeamBudgetSpent"),
         ("50", "RowbeamBudgetSpent"),
     ],
@@ -74,20 +63,30 @@ def test_a_budget_of_nothing_is_spent() -> None:
     assert list(fired(budgets=[Budget("acme", Decimal(0), Decimal(0))])) == ["RowbeamBudgetSpent"]
 
 
-def test_new_dead_letters_fire_and_old_ones_do_not() -> None:
-    letters = [LetterCount("acme", 5, 2), LetterCount("globex", 9, 0)]
-    assert fired(dead_letters=letters) == {"RowbeamDeadLettersGrowing": ("acme: 2 new, 5 open.",)}
+@pytest.mark.parametrize(
+    ("acme", "globex", "details"),
+    [(4, 5, None), (4, 6, "issues: 4 of acme, 6 of globex."), (10, 0, "issues: 10 of acme.")],
+)
+def test_dead_letters_that_grow_are_told_by_table(acme: int, globex: int, details: str | None) -> None:
+    letters = [
+        LetterCount("acme", "issues", 100, acme),
+        LetterCount("globex", "issues", 100, globex),
+        LetterCount("acme", "users", 100, 9),
+    ]
+    assert fired(dead_letters=letters) == (
+        {} if details is None else {"RowbeamDeadLettersGrowing": (details,)}
+    )
 
 
 def test_providers_and_the_store_are_named() -> None:
-    seen = fired(providers_down=["gateway"], store_down=True)
-    assert seen["RowbeamProviderDown"] == ("gateway is not asked at the moment.",)
-    assert "RowbeamStoreDown" in seen
+    seen = fired(providers_down=["gateway", "local-cpu"], store_down=True)
+    assert seen["RowbeamBreakerOpen"] == ("gateway: it is not asked at the moment.",)
+    assert seen["RowbeamProviderDown"] == ("local-cpu: it is not asked at the moment.",)
+    assert "RowbeamDependencyDown" in seen
 
 
 def test_what_fires_comes_first_and_the_graver_before_the_others() -> None:
-    letters = [LetterCount("acme", 1, 1)]
-    alerts = evaluate(Observations(NOW, [mark(driven=False)], letters))
+    alerts = evaluate(Observations(NOW, [mark(driven=False)], store_down=True))
     order = [(alert.firing, alert.severity) for alert in alerts]
     assert order[:2] == [(True, Severity.CRITICAL), (True, Severity.WARNING)]
     assert not any(firing for firing, _ in order[2:])

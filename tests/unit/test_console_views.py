@@ -215,7 +215,12 @@ def letter(record: str, error: str = "ItemError") -> DeadLetter:
 
 
 def test_dead_letters_say_why_and_how_many_more_there_are() -> None:
-    counts = [LetterCount("acme", 9, 1), LetterCount("globex", 1, 0), LetterCount("initech", 1, 0)]
+    counts = [
+        LetterCount("acme", "issues", 6, 1),
+        LetterCount("acme", "users", 3, 0),
+        LetterCount("globex", "issues", 1, 0),
+        LetterCount("initech", "issues", 1, 0),
+    ]
     letters = {
         "acme": [letter("1"), letter("2"), letter("3", "TextTooLong")],
         "globex": [letter("9")],
@@ -292,7 +297,7 @@ def test_the_overview_adds_up_and_points_at_what_is_wrong() -> None:
     view = overview_view(
         tenants=2,
         jobs=[job_view(job(), NOW)],
-        letters=[LetterCount("acme", 3, 0), LetterCount("globex", 4, 1)],
+        letters=[LetterCount("acme", "issues", 3, 0), LetterCount("globex", "issues", 4, 1)],
         spent=[Spent(10, Decimal(1)), Spent(5, Decimal("0.5"))],
         alerts=[],
         checks=checks,

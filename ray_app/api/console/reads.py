@@ -11,7 +11,7 @@ from importlib.metadata import version
 from ray_app.api.console.state import Console
 from ray_app.api.services import Services
 from ray_app.baseline import Baseline, load_baseline
-from ray_app.console.alerts import FAILED_LATELY, RECENT, Budget, Observations
+from ray_app.console.alerts import RECENT, Budget, Observations
 from ray_app.console.views.dead_letters import FEW, MANY, TENANTS, LettersView, letters_view
 from ray_app.console.views.providers import DAYS, ProvidersView, providers_view
 from ray_app.db import dead_letters, operators
@@ -39,7 +39,7 @@ async def _observe(services: Services) -> Observations:
         spent = operators.spent_since(ledger, operators.this_month())
         return Observations(
             moment,
-            operators.job_marks(ledger, moment - FAILED_LATELY),
+            operators.job_marks(ledger),
             operators.count_dead_letters(ledger, moment - RECENT),
             [
                 Budget(tenant.name, limit, spent.get(tenant.incarnation, operators.Spent()).cost)
@@ -97,11 +97,11 @@ def read_letters(services: Services, wanted: str) -> LettersView:
         workspace.registry.get(wanted)
         counts = [entry for entry in counts if entry.tenant == wanted]
     letters = {}
-    for entry in counts[:TENANTS]:
-        tenant = _active(services, entry.tenant)
+    for name in list(dict.fromkeys(entry.tenant for entry in counts))[:TENANTS]:
+        tenant = _active(services, name)
         if tenant is not None:
             limit = MANY if wanted else FEW
-            letters[entry.tenant] = dead_letters.list_open(workspace.ledger, tenant.incarnation, limit)
+            letters[name] = dead_letters.list_open(workspace.ledger, tenant.incarnation, limit)
     return letters_view(counts, letters, wanted, moment)
 
 

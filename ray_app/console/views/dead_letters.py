@@ -57,20 +57,23 @@ def letters_view(
     counts: Sequence[LetterCount], letters: Mapping[str, Sequence[DeadLetter]], wanted: str, now: datetime
 ) -> LettersView:
     """``letters`` by tenant, the oldest first, for those that are shown."""
-    shown = [entry for entry in counts if entry.tenant in letters]
+    totals: Counter[str] = Counter()
+    for entry in counts:
+        totals[entry.tenant] += entry.total
+    shown = [(name, total) for name, total in totals.most_common() if name in letters]
     return LettersView(
-        tuple(_tenant(entry, letters[entry.tenant], now) for entry in shown),
+        tuple(_tenant(name, total, letters[name], now) for name, total in shown),
         wanted,
-        0 if wanted else len(counts) - len(shown),
+        0 if wanted else len(totals) - len(shown),
     )
 
 
-def _tenant(entry: LetterCount, letters: Sequence[DeadLetter], now: datetime) -> TenantLetters:
+def _tenant(name: str, total: int, letters: Sequence[DeadLetter], now: datetime) -> TenantLetters:
     reasons = Counter(letter.error_class for letter in letters)
     return TenantLetters(
-        entry.tenant,
-        count(entry.total),
-        tuple((name, count(number)) for name, number in reasons.most_common()),
+        name,
+        count(total),
+        tuple((reason, count(number)) for reason, number in reasons.most_common()),
         tuple(
             LetterLine(
                 *(letter.table, letter.vector_type, letter.record_id, letter.stage),
@@ -79,5 +82,5 @@ def _tenant(entry: LetterCount, letters: Sequence[DeadLetter], now: datetime) ->
             )
             for letter in letters
         ),
-        entry.total > len(letters),
+        total > len(letters),
     )

@@ -22,6 +22,7 @@ from ray_app.api.authentication import Authenticator
 from ray_app.api.console.access import COOKIE, REFRESH
 from ray_app.api.console.install import MODULES
 from ray_app.baseline import Baseline, ProviderMeasurement, save_baseline
+from ray_app.console.alerts import LETTERS
 from ray_app.console.login_attempts import PER_ADDRESS, LoginAttempts
 from ray_app.console.rendering import PAGES
 from ray_app.console.sessions import IDLE, LONGEST, Session, Sessions
@@ -528,8 +529,9 @@ def test_dead_letters_are_redriven_as_a_job(site: ApiSite, http: httpx.Client, g
     assert send(http, "/console/dead-letters/redrive").status_code == 404
 
 
-def test_a_stalled_job_and_new_dead_letters_fire(site: ApiSite, http: httpx.Client, globex: str) -> None:
-    add_dead_letter(site, globex, "7")
+def test_a_lost_job_and_growing_dead_letters_fire(site: ApiSite, http: httpx.Client, globex: str) -> None:
+    for record in range(LETTERS):
+        add_dead_letter(site, globex, str(record))
     job = job_in(send(http, f"/console/tenants/{globex}/backfill"), "started")
     with site.workspace.ledger.begin() as connection:
         connection.execute(
@@ -541,8 +543,8 @@ def test_a_stalled_job_and_new_dead_letters_fire(site: ApiSite, http: httpx.Clie
         )
     site.app.state.console.observations._kept = None
     shown = Page(http.get("/console/alerts").text).text
-    assert f"{globex}: job {job} has no driver" in shown
-    assert f"{globex}: 1 new, 1 open." in shown
+    assert f"{globex}: job {job} moved last" in shown
+    assert f"{LETTERS} of {globex}" in shown
     send(http, f"/console/jobs/{job}/cancel")
 
 
