@@ -14,6 +14,7 @@ from typing import Final
 
 from ray_app.app import Rowbeam
 from ray_app.cli import rendering
+from ray_app.cli.demo_console import how_to_look, leave_a_job
 from ray_app.cli.demo_home import demo_stack
 from ray_app.cli.demo_serving import serve_and_push
 from ray_app.cli.demo_story import Story
@@ -49,11 +50,14 @@ def run_demo(repo: Path | None, *, keep: bool, as_json: bool) -> int:
     with demo_stack(Settings.from_env(), keep=keep) as settings, Rowbeam.open(settings) as rowbeam:
         story.say(f"Everything is kept in {settings.home}.")
         story.document |= {"home": settings.home}
-        code = _Demo(rowbeam, tenants, story).run(settings)
+        code = _Demo(rowbeam, tenants, story).run(settings, keep=keep)
     if code == OK:
         story.document["seconds"] = round(time.monotonic() - began, 1)
         story.say(f"\nDone in {story.document['seconds']} s.")
-        story.say(_next_commands(settings.home, tenants[0].name))
+        there, elsewhere = _commands(settings.home)
+        story.say(_next_commands(there, elsewhere, tenants[0].name))
+        if keep:
+            story.say(how_to_look(story.document["console"], f"{there} down"))
     if as_json:
         emit_json(story.document)
     return code
@@ -68,7 +72,7 @@ class _Demo:
         self._story = story
         self._added: list[NewTenant] = []
 
-    def run(self, settings: Settings) -> int:
+    def run(self, settings: Settings, *, keep: bool) -> int:
         self._add_and_load(settings.home / "rows")
         self._plan()
         code = self._backfill()
@@ -77,7 +81,9 @@ class _Demo:
         self._search()
         self._prove_isolation()
         self._cover()
-        serve_and_push(self._story, settings, self._added[0])
+        url = serve_and_push(self._story, settings, self._added[0])
+        if keep:
+            leave_a_job(self._story, self._rowbeam, settings, url, self._added[1])
         return OK
 
     def _add_and_load(self, folder: Path) -> None:
@@ -182,16 +188,20 @@ def check_owner(hits: Sequence[SearchHit], tenant: DemoTenant, table: str) -> No
             raise IsolationViolation(f"A search in {tenant.name} returned a row of another: {hit.record_id}.")
 
 
-def _next_commands(home: Path, tenant: str) -> str:
+def _commands(home: Path) -> tuple[str, str]:
+    """How to call the command for the demo's home, and for any other."""
     here = Path.cwd()
     folder = home.relative_to(here) if home.is_relative_to(here) else home
     rowbeam = "rowbeam" if which("rowbeam") else shlex.quote(sys.argv[0])
-    there = f"ROWBEAM_HOME={shlex.quote(str(folder))} {rowbeam}"
+    return f"ROWBEAM_HOME={shlex.quote(str(folder))} {rowbeam}", rowbeam
+
+
+def _next_commands(there: str, elsewhere: str, tenant: str) -> str:
     return f"""Look around, or bring rows of your own:
   {there} search --tenant {tenant} --table issues "the app is slow on salary day"
   {there} coverage --tenant {tenant}
   {there} jobs --all
-  {rowbeam} doctor
-  {rowbeam} tenant add acme
-  {rowbeam} load FILE.jsonl --tenant acme --table pull_requests
-  {rowbeam} backfill --tenant acme"""
+  {elsewhere} doctor
+  {elsewhere} tenant add acme
+  {elsewhere} load FILE.jsonl --tenant acme --table pull_requests
+  {elsewhere} backfill --tenant acme"""

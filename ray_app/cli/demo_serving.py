@@ -31,8 +31,8 @@ FEW: Final = 3
 _SHOWN: Final = 300
 
 
-def serve_and_push(story: Story, settings: Settings, tenant: NewTenant) -> None:
-    """Start the server, push rows and search them through the client, and show three refusals.
+def serve_and_push(story: Story, settings: Settings, tenant: NewTenant) -> str:
+    """Start the server, push rows and search them through the client, and show three refusals; its address.
 
     Raises:
         RowbeamError: the server does not start, or does not do what it should.
@@ -59,6 +59,7 @@ def serve_and_push(story: Story, settings: Settings, tenant: NewTenant) -> None:
     story.table(rendering.hits(found[:3]))
     story.document["server"] = {"url": url, "pushed": len(rows), "outcomes": outcomes, "hits": found[:3]}
     _show_refusals(story, url, settings, tenant)
+    return url
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -86,7 +86,9 @@ def demo(
     repo: Annotated[
         Path | None, typer.Option("--repo", help="A git checkout whose commits the first tenant gets too.")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave Postgres and Ray running at the end.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running at the end, with a job for the console.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Show everything once: two invented tenants, loaded, planned, embedded, searched, kept apart.
@@ -120,7 +122,7 @@ def _show(status: StackStatus, verb: str, *, as_json: bool) -> None:
 def _show_server(server: ServerStatus, settings: Settings) -> None:
     from ray_app.stack.admin_key import admin_key_path
 
-    note(f"Server    {server.url}, documentation {server.url}/docs")
+    note(f"Server    {server.url}, documentation {server.url}/docs, console {server.url}/console")
     for reason in server.not_ready:
         note(f"          not ready: {reason}")
     where = "ROWBEAM_ADMIN_KEY" if settings.admin_key is not None else admin_key_path(settings)

@@ -28,6 +28,7 @@ LOOKS = {
     "light": {"viewport": DESK, "color_scheme": "light"},
     "dark": {"viewport": DESK, "color_scheme": "dark"},
     "phone": {"viewport": PHONE, "color_scheme": "light", "has_touch": True},
+    "tablet": {"viewport": {"width": 1000, "height": 700}, "color_scheme": "dark"},
     "dark phone": {"viewport": {**PHONE, "width": 320}, "color_scheme": "dark"},
 }
 #: Milliseconds to wait for what must appear, on a machine with much else to do.

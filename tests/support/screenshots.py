@@ -1,0 +1,66 @@
+"""Takes the pictures of ``docs/console.md`` in front of ``rowbeam demo --keep``:
+
+    python -m tests.support.screenshots http://127.0.0.1:PORT .rowbeam/demo docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page
+
+from tests.support.browser import chromium, log_in, open_page
+from tests.support.tools import tool
+
+DESK = {"width": 1080, "height": 720}
+PHONE = {"width": 360, "height": 720}
+#: Name of the picture, path of the page, and how it is looked at.
+PICTURES = (
+    ("overview", "", "light"),
+    ("tenants", "tenants", "light"),
+    ("tenant", "tenants/calder-bank", "light"),
+    ("jobs", "jobs", "dark"),
+    ("providers", "providers", "light"),
+    ("search", "search", "light"),
+    ("setup", "setup", "dark"),
+    ("phone", "jobs", "phone"),
+)
+_QUESTION = "customers are charged twice when a request is retried"
+
+
+def take(browser: Browser, url: str, key: str, folder: Path) -> None:
+    for name, path, look in PICTURES:
+        phone = look == "phone"
+        scheme = "dark" if look == "dark" else "light"
+        with open_page(browser, url, viewport=PHONE if phone else DESK, color_scheme=scheme) as page:
+            log_in(page, key)
+            page.goto(f"/console/{path}".rstrip("/"))
+            if name == "search":
+                _search(page)
+            page.wait_for_timeout(2500)  # a look of the page's own, with what was still being counted
+            page.screenshot(path=folder / f"console-{name}.png")
+
+
+def _search(page: Page) -> None:
+    page.get_by_label("Tenant").select_option("calder-bank")
+    page.get_by_label("Look for").fill(_QUESTION)
+    page.get_by_label("issues").check()
+    page.get_by_role("button", name="Search").click()
+    page.locator(".hits li").first.wait_for()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", help="the server's, as the demo printed it: http://127.0.0.1:PORT")
+    parser.add_argument("home", type=Path, help="the demo's, which has the admin key")
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    given = parser.parse_args()
+    key = (given.home / "secrets" / "admin-key").read_text(encoding="ascii").strip()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    with chromium(tool("chromium")) as browser:
+        take(browser, given.url, key, given.folder)
+
+
+if __name__ == "__main__":
+    main()
