@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ray_app.settings import Settings
 from ray_app.stack.embedded import Stack
+from tests.support.console_site import log_in, send
 
 ROWBEAM = Path(sys.executable).with_name("rowbeam")
 
@@ -178,7 +180,8 @@ def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(demo_home: P
     assert not stack.status().postgres_running
     assert stack.status().head is None
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    kept = [*command, "--keep"]
+    done = subprocess.run(kept, env=environment, capture_output=True, text=True, timeout=600, check=False)
     shown = document(done)
     assert "not a git repository" in done.stderr
     assert sum(sum(tables.values()) for tables in shown["loaded"].values()) > 3000
@@ -190,8 +193,25 @@ def test_the_demo_ends_clean_when_stopped_and_starts_afresh_at_once(demo_home: P
     assert shown["server"]["outcomes"] == [{"embedded": 200}, {"unchanged": 200}]
     assert all(hit["table"] == "issues" for hit in shown["server"]["hits"])
     assert [refusal["status"] for refusal in shown["refusals"]] == [401, 403, 429]
+    look_into_the_console(shown)
+    stack.down()
     assert not stack.status().postgres_running
     assert stack.status().head is None
+
+
+def look_into_the_console(shown: dict[str, Any]) -> None:
+    """What a newcomer does who has read the last lines of ``rowbeam demo --keep``."""
+    console = shown["console"]
+    key = Path(console["admin_key_file"]).read_text()
+    with httpx.Client(base_url=console["url"].removesuffix("/console"), timeout=60) as http:
+        assert log_in(http, key).status_code == 303
+        tenants = http.get("/console/tenants").text
+        assert all(name in tenants for name in shown["loaded"])
+        job = http.get(f"/console/jobs/{console['job']}").text
+        assert "21,131" in job
+        found = send(http, "/console/search", tenant="calder-bank", text="refund", vector_type="content")
+        assert 'class="score"' in found.text
+        assert ">stub</th>" in http.get("/console/providers").text
 
 
 @pytest.mark.ray

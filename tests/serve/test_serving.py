@@ -15,7 +15,10 @@ import psutil
 import pytest
 
 from jobs.stages import BULK_NICENESS
+from ray_app.console.rendering import PAGES
+from ray_app.stack.admin_key import ensure_admin_key
 from ray_app.stack.serving import HttpServer, _with_drain
+from tests.support.console_site import log_in
 from tests.support.serve_load import Load, embed, rows
 from tests.support.serve_site import ServeSite, wait_for
 
@@ -84,6 +87,20 @@ def test_nothing_of_the_cluster_can_be_reached_from_another_machine(site: ServeS
     }
     assert len(listening) > 5
     assert {each for each in listening if not each[0].removeprefix("::ffff:").startswith("127.")} == set()
+
+
+def test_the_console_is_reached_through_the_proxy_errors_and_cookies_included(site: ServeSite) -> None:
+    key = ensure_admin_key(site.settings).get_secret_value()
+    with httpx.Client(base_url=site.url, timeout=60) as http:
+        assert http.get("/console").headers["location"] == "/console/login?next=/console"
+        assert log_in(http, "wrong").status_code == 401
+        assert log_in(http, key).status_code == 303
+        assert "Checks passed" in http.get("/console").text
+        for path, _ in PAGES:
+            assert http.get(f"/console/{path}".rstrip("/")).status_code == 200
+        missing = http.get("/console/nothing")
+        assert (missing.status_code, missing.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert http.post("/console/search", data={"text": "a"}).status_code == 403
 
 
 def test_an_answer_names_its_request_once(site: ServeSite, key: str) -> None:

@@ -1,6 +1,6 @@
 """Takes the pictures of ``docs/console.md`` in front of ``rowbeam demo --keep``:
 
-    python -m tests.support.screenshots http://127.0.0.1:PORT .rowbeam/demo docs/images
+python -m tests.support.screenshots http://127.0.0.1:PORT .rowbeam/demo docs/images
 """
 
 from __future__ import annotations
