@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -56,23 +57,50 @@ def _read(
         .limit(limit)
     )
     with engine.connect() as connection:
-        return [_progress(connection, row) for row in connection.execute(query).all()]
+        rows = connection.execute(query).all()
+        ids = [row.job_id for row in rows]
+        work, spent = _work(connection, ids), usage.spent_by_jobs(connection, ids)
+    return [
+        _progress(row, work.get(row.job_id, _Work()), spent.get(row.job_id, usage.JobUsage())) for row in rows
+    ]
 
 
-def _progress(connection: Connection, row: Row[Any]) -> JobProgress:
+@dataclass(frozen=True)
+class _Work:
+    """A job's ranges, added up."""
+
+    batches: int = 0
+    batches_done: int = 0
+    #: Records expected; of ranges that are done, those that were found.
+    total: int = 0
+    counts: Counts = field(default_factory=Counts)
+
+
+def _work(connection: Connection, job_ids: Sequence[str]) -> dict[str, _Work]:
     names = tuple(Counts.__dataclass_fields__)
     done = ranges.c.state == "done"
-    sums = connection.execute(
+    query = (
         select(
+            ranges.c.job_id,
             func.count().label("batches"),
             func.count().filter(done).label("batches_done"),
-            func.coalesce(func.sum(case((done, ranges.c.read), else_=ranges.c.expected)), 0).label("total"),
-            *(func.coalesce(func.sum(ranges.c[name]), 0).label(name) for name in names),
-        ).where(ranges.c.job_id == row.job_id)
-    ).one()
-    counts = Counts(**{name: int(getattr(sums, name)) for name in names})
-    tokens, cost = usage.spent(connection, job_id=row.job_id)
-    encoding = usage.busy_seconds(connection, row.job_id)
+            func.sum(case((done, ranges.c.read), else_=ranges.c.expected)).label("total"),
+            *(func.sum(ranges.c[name]).label(name) for name in names),
+        )
+        .where(ranges.c.job_id == func.any(list(job_ids)))
+        .group_by(ranges.c.job_id)
+    )
+    return {
+        row.job_id: _Work(
+            *(row.batches, row.batches_done, int(row.total)),
+            Counts(**{name: int(getattr(row, name)) for name in names}),
+        )
+        for row in connection.execute(query)
+    }
+
+
+def _progress(row: Row[Any], work: _Work, spent: usage.JobUsage) -> JobProgress:
+    counts = work.counts
     state = JobState(row.state)
     if state.active and not owner_alive(row):
         state = JobState.INTERRUPTED
@@ -88,22 +116,22 @@ def _progress(connection: Connection, row: Row[Any]) -> JobProgress:
         tables=tuple(row.request["tables"]),
         vector_types=tuple(row.request["vector_types"]),
         prefer=row.request["prefer"],
-        total_records=int(sums.total),
+        total_records=work.total,
         processed_records=counts.read,
         successful_records=counts.read - counts.dead,
         failed_records=counts.dead,
-        current_batch=int(sums.batches_done),
-        total_batches=int(sums.batches),
+        current_batch=work.batches_done,
+        total_batches=work.batches,
         counts=counts,
-        tokens=tokens,
-        cost=cost,
+        tokens=spent.tokens,
+        cost=spent.cost,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         estimated_completion=datetime.fromisoformat(eta) if eta and not ended else None,
         records_per_second=float(rate),
         seconds=seconds,
-        encoding_seconds=encoding,
+        encoding_seconds=spent.seconds,
         provider=row.progress.get("provider"),
         errors=tuple(row.progress.get("errors", ())),
         error=row.error,

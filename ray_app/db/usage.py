@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -96,23 +98,39 @@ def _add(connection: Connection, **values: Any) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=list(usage.primary_key), set_=sums))
 
 
-def spent(
-    connection: Connection, *, incarnation: UUID | None = None, job_id: str | None = None
-) -> tuple[int, Decimal]:
-    """Tokens and US dollars spent by a tenant or by a job."""
-    query = select(func.coalesce(func.sum(usage.c.tokens), 0), func.coalesce(func.sum(usage.c.cost), 0))
-    if incarnation is not None:
-        query = query.where(usage.c.incarnation == incarnation)
-    if job_id is not None:
-        query = query.where(usage.c.job_id == job_id)
-    tokens, cost = connection.execute(query).one()
+@dataclass(frozen=True)
+class JobUsage:
+    """What a job spent."""
+
+    tokens: int = 0
+    #: US dollars.
+    cost: Decimal = Decimal(0)
+    #: Seconds that providers worked, added up where several did at once.
+    seconds: float = 0.0
+
+
+def spent(connection: Connection, *, incarnation: UUID) -> tuple[int, Decimal]:
+    """Tokens and US dollars spent by a tenant."""
+    tokens, cost = connection.execute(
+        select(func.coalesce(func.sum(usage.c.tokens), 0), func.coalesce(func.sum(usage.c.cost), 0)).where(
+            usage.c.incarnation == incarnation
+        )
+    ).one()
     return int(tokens), Decimal(cost)
 
 
-def busy_seconds(connection: Connection, job_id: str) -> float:
-    """Seconds that providers worked for the job, added up where several did at once."""
-    query = select(func.coalesce(func.sum(usage.c.seconds), 0)).where(usage.c.job_id == job_id)
-    return float(connection.scalar(query) or 0)
+def spent_by_jobs(connection: Connection, job_ids: Sequence[str]) -> dict[str, JobUsage]:
+    """By job; those that spent nothing are left out."""
+    sums = (func.sum(usage.c[name]).label(name) for name in ("tokens", "cost", "seconds"))
+    query = (
+        select(usage.c.job_id, *sums)
+        .where(usage.c.job_id == func.any(list(job_ids)))
+        .group_by(usage.c.job_id)
+    )
+    return {
+        row.job_id: JobUsage(int(row.tokens), Decimal(row.cost), float(row.seconds))
+        for row in connection.execute(query)
+    }
 
 
 def read_report(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +14,21 @@ from playwright.sync_api import Browser, Page, expect
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from ray_app.backfilling import create_backfill
 from ray_app.baseline import Baseline, ProviderMeasurement, save_baseline
 from ray_app.console.rendering import PAGES
 from ray_app.reports import JobState
 from ray_app.settings import Settings
 from tests.conftest import fresh_database
+from tests.support import screenshots
 from tests.support.api_site import ADMIN_KEY, ApiSite
 from tests.support.browser import LOW_CONTRAST, chromium, log_in, open_page
 from tests.support.console_site import TABLE, SteppedJob, Submissions, add_poison, add_rows, add_usage
 from tests.support.tools import tool
 
+ROOT = Path(__file__).parents[2]
+#: As the pictures' tenant is called.
+OURS = screenshots.TENANT
 DESK = {"width": 1200, "height": 800}
 PHONE = {"width": 360, "height": 740}
 LOOKS = {
@@ -54,7 +61,7 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
     cluster: Submissions,
 ) -> Iterator[ApiSite]:
-    """A server with a tenant whose rows are embedded but for one, usage, and figures of two providers."""
+    """A server with a tenant whose rows are embedded but for one, and what the other pages show."""
     with fresh_database(postgres_url, template_database) as url:
         settings = Settings(
             home=tmp_path_factory.mktemp("home"), database_url=SecretStr(url), local_model="stub"
@@ -63,12 +70,13 @@ def site(
         gateway = ProviderMeasurement("gateway", "m", "t", 900.0, 90_000.0, 180.0, 400.0, 0.02, 1.0)
         save_baseline(settings.home, Baseline("2026-11-20", "two cores", (local, gateway)))
         with ApiSite(settings, jobs=cluster) as site:
-            site.add_tenant("acme")
+            site.add_tenant(OURS)
             site.add_tenant("globex")
-            add_rows(site, "acme", 30, title="login fails after update")
-            add_poison(site, "acme", 900)
+            add_rows(site, OURS, 30, title="login fails after update")
+            add_poison(site, OURS, 900)
             add_rows(site, "globex", 1500, first=10_000)
             add_usage(site, "globex", datetime.now(UTC).date(), "0.75")
+            SteppedJob(site, OURS, create_backfill(site.workspace, site.tenant(OURS))).run()
             yield site
 
 
@@ -119,7 +127,7 @@ def test_every_page_is_readable(browser: Browser, site: ApiSite, look: str) -> N
             page.get_by_role("navigation", name="Pages").get_by_role("link", name=name, exact=True).click()
             expect(page.get_by_role("heading", level=1)).to_have_text(name)
             check_readable(page)
-        page.goto("/console/tenants/acme")
+        page.goto(f"/console/tenants/{OURS}")
         expect(page.locator(f"#index-{TABLE}-content")).to_contain_text("31")
         check_readable(page)
         dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
@@ -165,13 +173,13 @@ def test_everything_can_be_done_by_keyboard(browser: Browser, site: ApiSite, clu
         tab_to(page, "Tenants")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("Tenants")
-        tab_to(page, "acme")
+        tab_to(page, OURS)
         page.keyboard.press("Enter")
-        expect(page.get_by_role("heading", level=1)).to_have_text("Tenant acme")
+        expect(page.get_by_role("heading", level=1)).to_have_text(f"Tenant {OURS}")
         tab_to(page, "Backfill")
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_have_text("The job is started.")
-        SteppedJob(site, "acme", cluster.submitted[-1]).run()
+        SteppedJob(site, OURS, cluster.submitted[-1]).run()
 
         tab_to(page, "Search")
         page.keyboard.press("Enter")
@@ -226,12 +234,12 @@ def test_updates_can_be_paused(page: Page, job: SteppedJob) -> None:
 
 def test_a_dead_letter_is_redriven(page: Page, site: ApiSite, cluster: Submissions) -> None:
     page.goto("/console/dead-letters")
-    expect(page.locator("#letters-acme")).to_contain_text("900")
+    expect(page.locator(f"#letters-{OURS}")).to_contain_text("900")
     with site.workspace.source.begin() as connection:
         connection.execute(text(f"UPDATE {TABLE} SET title = 'mended' WHERE id = 900"))
-    page.get_by_role("button", name="Redrive the dead letters of acme").click()
+    page.get_by_role("button", name=f"Redrive the dead letters of {OURS}").click()
     expect(page.get_by_role("status")).to_have_text("The dead letters are tried again, as this job.")
-    SteppedJob(site, "acme", cluster.submitted[-1]).run()
+    SteppedJob(site, OURS, cluster.submitted[-1]).run()
     expect(page.locator("#live")).to_contain_text("1 embedded")
     page.goto("/console/dead-letters")
     expect(page.locator("#live")).to_have_text("There are none.")
@@ -256,7 +264,7 @@ def test_a_page_works_without_scripts(browser: Browser, site: ApiSite) -> None:
         page.goto("/console/jobs")
         expect(page.get_by_text("Reload the page")).to_be_visible()
         expect(page.get_by_role("button", name="Pause updates")).to_be_hidden()
-        page.goto("/console/search?tenant=acme")
+        page.goto(f"/console/search?tenant={OURS}")
         page.get_by_label("Look for").fill("login fails")
         page.get_by_role("button", name="Search").click()
         expect(page.locator(".hits li").first).to_be_visible()
@@ -267,3 +275,14 @@ def test_no_script_reads_the_cookie(page: Page) -> None:
     (cookie,) = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/console")
     assert ADMIN_KEY not in json.dumps(page.context.storage_state())
+
+
+def test_the_documents_pictures_can_be_taken(browser: Browser, site: ApiSite, tmp_path: Path) -> None:
+    screenshots.take(browser, site.url, ADMIN_KEY, tmp_path, settle=0)
+    taken = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    shown = re.findall(r"images/(console-\w+\.png)", (ROOT / "docs/console.md").read_text(encoding="utf-8"))
+    assert sorted(taken) == sorted(shown)
+    kept = ROOT / "docs/images"
+    for name, size in taken.items():
+        assert size > 5_000
+        assert (kept / name).stat().st_size < 150_000

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.arrivals import Arrivals, Guest
@@ -95,7 +95,13 @@ def test_no_answer_at_all_is_503_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "response", [JSONResponse({"error": {}}, 404), PlainTextResponse("page"), JSONResponse({}, 503)]
+    "response",
+    [
+        JSONResponse({"error": {}}, 404),
+        PlainTextResponse("page"),
+        JSONResponse({}, 503),
+        HTMLResponse("a page of the console that says so", 404),
+    ],
 )
 def test_the_apis_answers_are_left_alone(response: Response) -> None:
     status, _, body = call(Proxy(response))
