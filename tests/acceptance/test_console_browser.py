@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from ray_app.backfilling import create_backfill
 from ray_app.baseline import Baseline, ProviderMeasurement, save_baseline
+from ray_app.console.login_attempts import LoginAttempts
 from ray_app.console.rendering import PAGES
 from ray_app.reports import JobState
 from ray_app.settings import Settings
@@ -78,6 +79,12 @@ def site(
             add_usage(site, "globex", datetime.now(UTC).date(), "0.75")
             SteppedJob(site, OURS, create_backfill(site.workspace, site.tenant(OURS))).run()
             yield site
+
+
+@pytest.fixture(autouse=True)
+def first_try(site: ApiSite) -> None:
+    """Each test may log in, however many did in this minute."""
+    site.app.state.console.attempts = LoginAttempts()
 
 
 @pytest.fixture

@@ -35,11 +35,13 @@ _SETTLE = 2500
 
 def take(browser: Browser, url: str, key: str, folder: Path, *, settle: int = _SETTLE) -> None:
     """Write ``PICTURES`` into ``folder``, each after ``settle`` milliseconds."""
+    with open_page(browser, url) as page:
+        log_in(page, key)
+        session = page.context.storage_state()
     for name, path, look in PICTURES:
-        phone = look == "phone"
         scheme = "dark" if look == "dark" else "light"
-        with open_page(browser, url, viewport=PHONE if phone else DESK, color_scheme=scheme) as page:
-            log_in(page, key)
+        size = PHONE if look == "phone" else DESK
+        with open_page(browser, url, viewport=size, color_scheme=scheme, storage_state=session) as page:
             page.goto(f"/console/{path}".rstrip("/"))
             if name == "search":
                 _search(page)
