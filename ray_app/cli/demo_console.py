@@ -19,7 +19,7 @@ from ray_app.stack.admin_key import admin_key_path, ensure_admin_key
 #: Tables whose invented rows differ from one seed to the next.
 _TABLES: Final = ("issues", "pull_requests", "pull_request_comments", "pull_request_reviews")
 #: Each seed makes some 1,650 rows: all together keep two cores busy for a few minutes.
-_SEEDS: Final = range(3, 15)
+_SEEDS: Final = range(3, 39)
 #: Ids that no other row of the demo has.
 _FIRST_ID: Final = 5_000_001
 _IDS: Final = 10_000

@@ -184,6 +184,8 @@ def test_tenants_come_in_pages_with_what_is_known_of_them() -> None:
     spent = {first: Spent(1000, Decimal(2))}
     view = tenant_list(tenants, known, spent, wanted="t", page=1, now=NOW)
     assert (len(view.lines), view.previous, view.next, view.found) == (PAGE, None, 2, PAGE + 1)
+    assert view.incomplete
+    assert not tenant_list(tenants[:1], known, spent, wanted="t", page=1, now=NOW).incomplete
     line = view.lines[0]
     assert (line.total.percent, line.counted, line.tokens) == ("83.3 %", "counted 1 min ago", "1,000")
     assert (line.cost, line.budget) == ("$2.00", "$5.00")

@@ -73,7 +73,8 @@ async def show_tenants(
     ledger = services.workspace.ledger
     spent = await services.in_thread(operators.spent_since, ledger, operators.this_month())
     view = tenant_list(found, known, spent, wanted=name, page=number, now=now())
-    return await page(request, "tenants.html", here="tenants", live=_SELDOM, view=view)
+    live = _OFTEN if view.incomplete else _SELDOM
+    return await page(request, "tenants.html", here="tenants", live=live, view=view)
 
 
 @router.get("/tenants/{name}")

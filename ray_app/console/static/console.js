@@ -5,7 +5,7 @@
   const LIVE = ["live", "made"];
   // Times the usual wait after a failure; a server that restarts is not hammered.
   const PATIENCE = 4;
-  const seconds = Number(document.body.dataset.live);
+  let seconds = Number(document.body.dataset.live);
   const button = document.getElementById("pause");
   let paused = false;
   let timer = 0;
@@ -73,6 +73,7 @@
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (paused) return;
+      wait = seconds = Number(page.body.dataset.live) || seconds;
       for (const id of LIVE) {
         const old = document.getElementById(id);
         const fresh = page.getElementById(id);

@@ -73,6 +73,8 @@ class TenantList:
     previous: int | None
     next: int | None
     found: int
+    #: Whether a tenant of this page was not counted yet.
+    incomplete: bool
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def tenant_list(
         page - 1 if page > 1 else None,
         page + 1 if page * PAGE < len(tenants) else None,
         len(tenants),
+        any(tenant.incarnation not in known for tenant in shown),
     )
 
 
