@@ -33,9 +33,10 @@ tools: setup ## Get the programs that tests drive into .venv/tools; instant when
 demo: setup ## Show everything once, on invented data and the history of REPO (this checkout).
 	$(BIN)/rowbeam demo --repo "$(REPO)"
 
+# A worker that dies ends the run: xdist deals its files out again, the finished ones too, and waits for ever.
 test: setup ## Run all tests, two files at a time (WORKERS).
 	@.ci/tools $(VENV)/tools || echo "Going on without."
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: setup ## Check style, formatting and types.
 	$(BIN)/ruff check .

@@ -33,9 +33,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vector-type", nargs="+", metavar="TYPE", dest="vector_types")
     parser.add_argument("--prefer", choices=[item.value for item in Preference])
     parser.add_argument("--resume", metavar="JOB", help="go on with a job instead of starting one")
-    parser.add_argument(
-        "--traceparent", metavar="SPAN", help="the span of who asked for it"
-    )
+    parser.add_argument("--traceparent", metavar="SPAN", help="the span of who asked for it")
     parser.add_argument("--new", action="store_true", help="with --resume: only if it has never run")
     return parser.parse_args(argv)
 
