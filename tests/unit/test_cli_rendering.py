@@ -257,23 +257,26 @@ def test_on_a_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_ctrl_c_cancels_the_job_once_and_keeps_showing_it(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[JobState] = []
     cancelled: list[str] = []
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
     with on_interrupt() as interrupt:
+        # Called by hand: a real SIGINT has ended the process that runs the tests.
+        press = signal.getsignal(signal.SIGINT)
+        assert callable(press)
         show: Callable[[JobProgress], None] = lambda job: shown.append(job.state)  # noqa: E731
         on_progress = interrupt.watching(show, cancelled.append)
         on_progress(JOB)
         assert cancelled == []
-        signal.raise_signal(signal.SIGINT)
+        press(signal.SIGINT, None)
         on_progress(replace(JOB, state=JobState.PENDING))
         assert cancelled == [], "its driver has not taken it yet"
         on_progress(JOB)
         on_progress(replace(JOB, state=JobState.CANCEL_REQUESTED))
         on_progress(replace(JOB, state=JobState.CANCELLED))
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            press(signal.SIGINT, None)
     assert cancelled == ["job-1"]
     assert len(shown) == 5
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert "Ctrl-C again" in capsys.readouterr().err
 
 
