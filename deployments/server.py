@@ -23,6 +23,8 @@ from ray_app.providers.local import local_name
 from ray_app.sample.schema import create_tables
 from ray_app.serving.admission import Admission
 from ray_app.serving.coalescing import CoalescingTarget
+from ray_app.serving.local_model import nearby_model
+from ray_app.serving.nearby import NearbyTarget
 from ray_app.serving.options import ServingOptions
 from ray_app.serving.pool import PricedTarget, ProviderPool
 from ray_app.serving.port import EmbeddingTarget
@@ -44,7 +46,7 @@ async def open_services(options: ServingOptions, handles: Mapping[str, Deploymen
     settings = Settings.from_env()
     workspace = Workspace(settings)
     await asyncio.to_thread(_prepare_database, workspace)
-    targets = await asyncio.to_thread(_targets, workspace, handles)
+    targets = await asyncio.to_thread(_targets, workspace, handles, options)
     backend = ProviderPool(targets)
     default = backend.spaces()[0]
     ISOLATION_VIOLATIONS.start()
@@ -69,7 +71,9 @@ def _prepare_database(workspace: Workspace) -> None:
             create_tables(connection)
 
 
-def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> list[PricedTarget]:
+def _targets(
+    workspace: Workspace, handles: Mapping[str, DeploymentHandle], options: ServingOptions
+) -> list[PricedTarget]:
     """A target for each handle, the local ones first: their space is the default."""
     targets = []
     speeds = starting_speeds(workspace.settings.home)
@@ -83,6 +87,10 @@ def _targets(workspace: Workspace, handles: Mapping[str, DeploymentHandle]) -> l
             target: EmbeddingTarget = HandleTarget(
                 _provider_name(name, workspace.settings), space, handles[name]
             )
+            if name == LOCAL_CPU and options.nearby_tokens:
+                near = nearby_model(workspace.settings)
+                if near is not None:
+                    target = NearbyTarget(target, near, max_tokens=options.nearby_tokens)
             if name != GATEWAY_PROXY:  # which gathers texts itself, and is paid by the call
                 target = CoalescingTarget(target)
             if tracing_enabled():

@@ -42,6 +42,21 @@ def load_encoder(settings: Settings, space: EmbeddingSpace, *, device: str | Non
     return TorchEncoder(files, space, device=device, threads=settings.encoder_threads)
 
 
+def load_converted(settings: Settings, space: EmbeddingSpace) -> Encoder:
+    """Load the model as it was converted for this machine's CPU, without converting it or asking torch.
+
+    Raises:
+        ConfigError: it has not been converted here, or torch encodes; and as ``load_encoder``.
+        ProviderUnavailable: as ``load_encoder``.
+    """
+    choice = stored_choice(settings)
+    if choice is not None and choice.backend != "torch":
+        encoder = _converted(settings, find_model(settings.local_model), space)
+        if encoder is not None:
+            return encoder
+    raise ConfigError("The model is not converted for this machine's CPU, or torch is faster on it.")
+
+
 def stored_choice(settings: Settings) -> EncoderChoice | None:
     """The choice for this machine's CPU, once it has been made. Raises as ``load_encoder`` does."""
     cache = ModelCache(settings.cache, find_model(settings.local_model), settings.precision)

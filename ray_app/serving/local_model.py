@@ -8,6 +8,7 @@ from typing import Final
 
 from ray_app.encoders.batching import DEFAULT_BUDGETS, BatchBudget
 from ray_app.encoders.device import likely_device
+from ray_app.encoders.loading import load_converted
 from ray_app.encoders.model_files import describe_space
 from ray_app.encoders.port import Encoded, Encoder
 from ray_app.encoders.stub import STUB_NAME, StubOptions
@@ -128,6 +129,19 @@ def local_model(
     # A guess where nobody says: torch knows better, and takes a second to import.
     guess = device or likely_device()
     return kind(name_on(guess), space, load, DEFAULT_BUDGETS[guess])
+
+
+def nearby_model(settings: Settings) -> LocalModel | None:
+    """A copy of one thread of the model as it was converted for this machine's CPU, not loaded yet; None
+    for the stub. It is unavailable where there is no converted model.
+
+    Raises as ``local_model`` does.
+    """
+    if StubOptions.parse(settings.local_model) is not None:
+        return None
+    space = describe_space(settings)
+    alone = settings.model_copy(update={"encoder_threads": 1})
+    return LocalModel(name_on("cpu"), space, lambda: load_converted(alone, space))
 
 
 @contextmanager

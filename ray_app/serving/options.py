@@ -23,6 +23,9 @@ class ServingOptions(BaseModel):
     max_cpu_replicas: int = Field(default=1, ge=1)
     #: Threads, and logical CPUs, of one CPU replica; 0 takes half the node's cores, but 2 where it has them.
     cpu_threads: int = Field(default=0, ge=0)
+    #: Tokens of a caller's single text that a router embeds by itself, while it has nothing else for the
+    #: local model, with a copy of one thread; 0 makes no copies, about 180 MB each.
+    nearby_tokens: int = Field(default=64, ge=0)
     #: Most GPU replicas of the local model; none is made on a cluster without a GPU.
     max_gpu_replicas: int = Field(default=1, ge=0)
     #: Share of a GPU that one replica takes; half leaves room for a job's encoder on a machine with one GPU.

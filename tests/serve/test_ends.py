@@ -110,6 +110,27 @@ def test_down_answers_what_is_under_way_and_up_finds_what_was_acknowledged(site:
     check_rows(site, key, pushing.acknowledged)
 
 
+def check_a_lone_text_needs_no_replica(site: ServeSite, key: str, expected: list[float]) -> None:
+    """While the model's only replica stands still the router embeds "Payday is slow." by itself."""
+    router, model = site.replica("Router"), site.replica("LocalModelCpu")
+    wait_for(lambda: any("openvino" in part.path for part in router.memory_maps()))
+    with site.client(key) as client:
+        client.timeout = httpx.Timeout(5)
+        model.suspend()
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while True:  # the router's copy is mapped some time before it is used
+                try:
+                    answer = embed(client, ["Payday is slow."], BUNDLED)
+                    break
+                except httpx.ReadTimeout:
+                    assert time.monotonic() < deadline
+        finally:
+            model.resume()
+    assert answer.status_code == 200, answer.text
+    assert np.dot(answer.json()["data"][0]["embedding"], expected) > 0.999
+
+
 def test_sigterm_ends_a_server_in_the_foreground_in_order(model_cache: Path) -> None:
     """With the model that ships, whose vectors are those of the encoder asked directly."""
     texts = ["The login page fails after the update.", "Payday is slow.", "x" * 3000]
@@ -119,6 +140,7 @@ def test_sigterm_ends_a_server_in_the_foreground_in_order(model_cache: Path) -> 
             with site.client(key) as client:
                 answer = embed(client, texts, BUNDLED)
             assert answer.status_code == 200, answer.text
+            check_a_lone_text_needs_no_replica(site, key, answer.json()["data"][1]["embedding"])
             with Pushing(site, key) as pushing:
                 process.send_signal(signal.SIGTERM)
                 process.wait(PATIENCE)
