@@ -84,7 +84,7 @@ def _gone(reader: RangeReader) -> int:
 
 def _ledger_counts(workspace: Workspace, tenant: Tenant, index: PinnedIndex) -> tuple[int, int, int]:
     """Records, points and open dead letters of an index."""
-    where = (tenant.incarnation, index.table, index.vector_type)
+    where = (tenant.incarnation, index.table, index.vector_type, index.space.space_id)
     letters = dead_letters.c
     with workspace.ledger.connect() as connection:
         records = ledger.record_count(connection, *where)
@@ -94,6 +94,7 @@ def _ledger_counts(workspace: Workspace, tenant: Tenant, index: PinnedIndex) -> 
                 letters.incarnation == where[0],
                 letters.table_name == where[1],
                 letters.vector_type == where[2],
+                letters.space_id == where[3],
                 letters.state == "open",
             )
         )

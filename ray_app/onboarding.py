@@ -167,7 +167,10 @@ def _all_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
 def _count_points(workspace: Workspace, tenant: Tenant) -> int:
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
     with workspace.ledger.connect() as connection:
-        return sum(ledger.point_count(connection, tenant.incarnation, table, kind) for table, kind in pinned)
+        return sum(
+            ledger.point_count(connection, tenant.incarnation, table, kind, index.space.space_id)
+            for (table, kind), index in pinned.items()
+        )
 
 
 def count_points(workspace: Workspace, store: VectorStore, tenant: Tenant) -> tuple[int, int]:

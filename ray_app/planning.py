@@ -93,7 +93,9 @@ def cut_work(workspace: Workspace, target: Target) -> list[RangeSpec]:
         ]
     with workspace.ledger.connect() as connection:
         edges, records = ledger.record_edges(
-            connection, tenant.incarnation, index.table, index.vector_type, SWEEP_RECORDS
+            connection,
+            *(tenant.incarnation, index.table, index.vector_type, index.space.space_id),
+            SWEEP_RECORDS,
         )
     if records:
         bounds = [None, *edges, None]

@@ -48,6 +48,11 @@ class RangeReader:
         self._source = source
         self._ledger = ledger_
         self._budget = outage_budget
+        #: The index in the ledger: incarnation, table, vector type, space.
+        self._where = (
+            *(index.tenant.incarnation, index.index.table),
+            *(str(index.index.vector_type), index.index.space.space_id),
+        )
 
     def read(self, job_id: str, run: int, work: RangeSpec) -> Iterator[Part]:
         """The parts of a range, in order; they chain from its lower to its upper bound."""
@@ -110,13 +115,12 @@ class RangeReader:
         Returns them with the last one's key, None when there are no more. A recognised row is unchanged:
         what its record has was made of a row with the same hash.
         """
-        index, size = self._index.index, HASHED_ROWS
-        where = (self._index.tenant.incarnation, index.table, index.vector_type)
+        size = HASHED_ROWS
         with self._source.connect() as connection:
             client, recipe = self._index.tenant.client_id, self._index.comparer.recipe
             page = self._index.source.hashes(connection, client, lo, hi, recipe, size)
         with self._ledger.connect() as connection:
-            known = recognition.row_hashes(connection, *where, [record for record, _ in page])
+            known = recognition.row_hashes(connection, *self._where, [record for record, _ in page])
         rows = [(record, known.get(record) == digest) for record, digest in page]
         return rows, page[-1][0] if len(page) == size else None
 
@@ -136,23 +140,19 @@ class RangeReader:
 
     def records(self) -> int:
         """Records of the index that have vectors, by the ledger."""
-        index = self._index.index
         with self._ledger.connect() as connection:
-            return ledger.record_count(
-                connection, self._index.tenant.incarnation, index.table, index.vector_type
-            )
+            return ledger.record_count(connection, *self._where)
 
     def recognise(self, connection: Connection, sightings: Sequence[Sighting]) -> None:
         """Let these rows be recognised from now on, in the caller's transaction of the ledger."""
         index, incarnation = self._index.index, self._index.tenant.incarnation
         if sightings:
             records.lock_records(connection, incarnation, index.table, [item.record_id for item in sightings])
-            recognition.note_rows(connection, incarnation, index.table, index.vector_type, sightings)
+            recognition.note_rows(connection, *self._where, sightings)
 
     def lookup(self, rows: list[SourceRow]) -> tuple[dict[str, LedgerEntry], dict[str, str]]:
         """What the ledger knows of these rows: their vectors, and their open dead letters' hashes."""
-        index = self._index.index
-        where = (self._index.tenant.incarnation, index.table, index.vector_type)
+        where = self._where
         ids = [row.record_id for row in rows]
         with self._ledger.connect() as connection:
             return ledger.entries(connection, *where, ids), dead_letters.open_hashes(connection, *where, ids)
@@ -191,17 +191,8 @@ class RangeReader:
 
         Returns them with the source's clock and the page's last record id, None when the page was the last.
         """
-        index = self._index.index
         with self._ledger.connect() as connection:
-            page = ledger.record_page(
-                connection,
-                self._index.tenant.incarnation,
-                index.table,
-                index.vector_type,
-                lo,
-                hi,
-                SWEEP_RECORDS,
-            )
+            page = ledger.record_page(connection, *self._where, lo, hi, SWEEP_RECORDS)
         with self._source.connect() as connection:
             version = self._index.source.clock(connection)
             there = self._index.source.present(connection, self._index.tenant.client_id, list(page))

@@ -96,7 +96,7 @@ class PartWriter:
                 records.lock_records(connection, incarnation, part.table, ids)
             lock_active(connection, incarnation)
             newer = records.newer_records(
-                connection, incarnation, part.table, part.vector_type, ids, part.version
+                connection, incarnation, part.table, part.vector_type, part.space_id, ids, part.version
             )
             # A push after the part was read knows better: also of chunks that it has made superfluous.
             left = part.without(newer) if newer else part

@@ -13,9 +13,10 @@ ALTER ROLE rowbeam_dashboards SET statement_timeout = '30s';
 GRANT USAGE ON SCHEMA rowbeam TO rowbeam_dashboards;
 GRANT SELECT ON rowbeam.spaces, rowbeam.indexes, rowbeam.ranges, rowbeam.usage TO rowbeam_dashboards;
 GRANT SELECT (incarnation, name, client_id, placement, state, limits) ON rowbeam.tenants TO rowbeam_dashboards;
-GRANT SELECT (incarnation, table_name, vector_type, chunk, point_id, embedded_at)
+GRANT SELECT (incarnation, table_name, vector_type, space_id, chunk, point_id, embedded_at)
   ON rowbeam.qdrant_vectors TO rowbeam_dashboards;
 GRANT SELECT (incarnation, job_id, kind, state, created_at, started_at, finished_at)
   ON rowbeam.jobs TO rowbeam_dashboards;
-GRANT SELECT (incarnation, table_name, vector_type, stage, error_class, attempts, state, first_at, last_at)
+GRANT SELECT
+  (incarnation, table_name, vector_type, space_id, stage, error_class, attempts, state, first_at, last_at)
   ON rowbeam.dead_letters TO rowbeam_dashboards;

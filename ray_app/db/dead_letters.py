@@ -5,18 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from ray_app.db.schema import dead_letters
+from ray_app.db.schema import dead_letters, indexes
 from ray_app.parts import Part
 from ray_app.reports import DeadLetter
 
 _OPEN = "open"
 
 
+def waits() -> ColumnElement[bool]:
+    """Whether a letter is open, and of its index as it is pinned: not of a generation in another space."""
+    letters = dead_letters.c
+    elsewhere = (
+        exists()
+        .where(
+            indexes.c.incarnation == letters.incarnation,
+            indexes.c.table_name == letters.table_name,
+            indexes.c.vector_type == letters.vector_type,
+            indexes.c.space_id != letters.space_id,
+        )
+        .correlate(dead_letters)
+    )
+    return and_(letters.state == _OPEN, ~elsewhere)
+
+
 def open_hashes(
-    connection: Connection, incarnation: UUID, table: str, vector_type: str, record_ids: Sequence[str]
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    space_id: str,
+    record_ids: Sequence[str],
 ) -> dict[str, str]:
     """Content hash of each of these records that waits as a dead letter."""
     letters = dead_letters.c
@@ -24,6 +45,7 @@ def open_hashes(
         letters.incarnation == incarnation,
         letters.table_name == table,
         letters.vector_type == vector_type,
+        letters.space_id == space_id,
         letters.state == _OPEN,
         letters.record_id == func.any(list(record_ids)),
     )
@@ -37,7 +59,7 @@ def record_faults(connection: Connection, incarnation: UUID, part: Part) -> None
     statement = insert(dead_letters)
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=["incarnation", "table_name", "vector_type", "record_id"],
+            index_elements=["incarnation", "table_name", "vector_type", "space_id", "record_id"],
             set_={
                 "content_hash": statement.excluded.content_hash,
                 "job_id": statement.excluded.job_id,
@@ -54,6 +76,7 @@ def record_faults(connection: Connection, incarnation: UUID, part: Part) -> None
                 "incarnation": incarnation,
                 "table_name": part.table,
                 "vector_type": part.vector_type,
+                "space_id": part.space_id,
                 "record_id": fault.record_id,
                 "content_hash": fault.content_hash,
                 "job_id": part.key.job_id,
@@ -77,17 +100,18 @@ def resolve(connection: Connection, incarnation: UUID, part: Part) -> None:
             letters.incarnation == incarnation,
             letters.table_name == part.table,
             letters.vector_type == part.vector_type,
+            letters.space_id == part.space_id,
             letters.record_id == func.any(settled),
         )
     )
 
 
 def list_open(engine: Engine, incarnation: UUID, limit: int | None = None) -> list[DeadLetter]:
-    """Open dead letters, oldest first; the first ``limit`` of them."""
+    """Open dead letters of the tenant's indexes, oldest first; the first ``limit`` of them."""
     letters = dead_letters.c
     query = (
         select(dead_letters)
-        .where(letters.incarnation == incarnation, letters.state == _OPEN)
+        .where(letters.incarnation == incarnation, waits())
         .order_by(letters.first_at, letters.id)
         .limit(limit)
     )

@@ -32,16 +32,24 @@ from ray_app.tenants import TenantScope
 from ray_app.text import SNIPPET_CHARS, data_hash, text_hash
 
 
-def of_index(incarnation: UUID, table: str, vector_type: str) -> ColumnElement[bool]:
-    """Whether a row of ``qdrant_vectors`` belongs to the index."""
+def of_index(incarnation: UUID, table: str, vector_type: str, space_id: str) -> ColumnElement[bool]:
+    """Whether a row of ``qdrant_vectors`` belongs to the index, in that space."""
     vectors = qdrant_vectors.c
     return and_(
-        vectors.incarnation == incarnation, vectors.table_name == table, vectors.vector_type == vector_type
+        vectors.incarnation == incarnation,
+        vectors.table_name == table,
+        vectors.vector_type == vector_type,
+        vectors.space_id == space_id,
     )
 
 
 def entries(
-    connection: Connection, incarnation: UUID, table: str, vector_type: str, record_ids: Sequence[str]
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    space_id: str,
+    record_ids: Sequence[str],
 ) -> dict[str, LedgerEntry]:
     """What the ledger knows of these records."""
     vectors = qdrant_vectors.c
@@ -57,7 +65,10 @@ def entries(
             func.count(),
             func.max(vectors.updated_at),
         )
-        .where(of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids)))
+        .where(
+            of_index(incarnation, table, vector_type, space_id),
+            vectors.record_id == func.any(list(record_ids)),
+        )
         .group_by(vectors.record_id)
     )
     return {record: LedgerEntry(*known) for record, *known in connection.execute(query)}
@@ -68,6 +79,7 @@ def record_page(
     incarnation: UUID,
     table: str,
     vector_type: str,
+    space_id: str,
     lo: str | None,
     hi: str | None,
     limit: int,
@@ -76,7 +88,7 @@ def record_page(
     record = qdrant_vectors.c.record_id
     query = (
         select(record, func.count().label("chunks"))
-        .where(of_index(incarnation, table, vector_type))
+        .where(of_index(incarnation, table, vector_type, space_id))
         .group_by(record)
         .order_by(record)
         .limit(limit)
@@ -89,7 +101,7 @@ def record_page(
 
 
 def record_edges(
-    connection: Connection, incarnation: UUID, table: str, vector_type: str, size: int
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, space_id: str, size: int
 ) -> tuple[list[str], int]:
     """Every ``size``-th record id of the index in byte order, and how many records there are."""
     numbered = (
@@ -97,7 +109,7 @@ def record_edges(
             qdrant_vectors.c.record_id,
             func.row_number().over(order_by=qdrant_vectors.c.record_id).label("place"),
         )
-        .where(of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0)
+        .where(of_index(incarnation, table, vector_type, space_id), qdrant_vectors.c.chunk == 0)
         .subquery()
     )
     edges = connection.scalars(
@@ -107,15 +119,21 @@ def record_edges(
     return list(edges), int(total)
 
 
-def record_count(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> int:
+def record_count(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, space_id: str
+) -> int:
     """Records of the index that have vectors."""
-    query = select(func.count()).where(of_index(incarnation, table, vector_type), qdrant_vectors.c.chunk == 0)
+    query = select(func.count()).where(
+        of_index(incarnation, table, vector_type, space_id), qdrant_vectors.c.chunk == 0
+    )
     return int(connection.scalar(query) or 0)
 
 
-def point_count(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> int:
+def point_count(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, space_id: str
+) -> int:
     """Points of the index, by the ledger."""
-    query = select(func.count()).where(of_index(incarnation, table, vector_type))
+    query = select(func.count()).where(of_index(incarnation, table, vector_type, space_id))
     return int(connection.scalar(query) or 0)
 
 
@@ -171,7 +189,7 @@ def _upsert_vectors(connection: Connection, scope: TenantScope, space: Embedding
         return
     statement = insert(qdrant_vectors)
     names = (
-        *("space_id", "content_hash", "text_hash", "row_hash", "data_hash", "version", "updated_at"),
+        *("content_hash", "text_hash", "row_hash", "data_hash", "version", "updated_at"),
         *("snippet", "provider", "model", "embedded_at"),
     )
     changed = {name: statement.excluded[name] for name in names}
@@ -193,7 +211,7 @@ def _delete_vectors(connection: Connection, incarnation: UUID, part: Part) -> No
     gone = func.unnest(records, chunks).table_valued("record_id", "chunk").render_derived()
     connection.execute(
         delete(qdrant_vectors).where(
-            of_index(incarnation, part.table, part.vector_type),
+            of_index(incarnation, part.table, part.vector_type, part.space_id),
             qdrant_vectors.c.record_id == gone.c.record_id,
             qdrant_vectors.c.chunk == gone.c.chunk,
         )
@@ -209,7 +227,7 @@ def _refresh_data(connection: Connection, incarnation: UUID, part: Part) -> None
     connection.execute(
         update(qdrant_vectors)
         .where(
-            of_index(incarnation, part.table, part.vector_type),
+            of_index(incarnation, part.table, part.vector_type, part.space_id),
             qdrant_vectors.c.record_id == fresh.c.record_id,
             qdrant_vectors.c.version <= part.version,
         )

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, func, select
 
+from ray_app.db.dead_letters import waits
 from ray_app.db.job_owners import owner_alive
 from ray_app.db.schema import dead_letters, indexes, jobs, ranges, tenants, usage
 from ray_app.reports import JobState
@@ -100,7 +101,7 @@ def count_dead_letters(engine: Engine, since: datetime) -> list[LetterCount]:
     query = (
         select(tenants.c.name, letters.table_name, total, recent)
         .join_from(dead_letters, tenants, letters.incarnation == tenants.c.incarnation)
-        .where(letters.state == "open", tenants.c.state == TenantState.ACTIVE)
+        .where(waits(), tenants.c.state == TenantState.ACTIVE)
         .group_by(tenants.c.name, letters.table_name)
         .order_by(total.desc(), tenants.c.name, letters.table_name)
     )

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Float, Numeric, cast, func, select, true
 
+from ray_app.db.dead_letters import waits
 from ray_app.db.job_owners import owner_alive
 from ray_app.db.schema import dead_letters, indexes, jobs, ranges, tenants, usage
 from ray_app.reports import Counts, JobState
@@ -75,11 +76,7 @@ def _jobs(connection: Connection) -> tuple[dict[JobState, int], float]:
 
 def _dead(connection: Connection) -> dict[str, int]:
     tables = connection.scalars(select(indexes.c.table_name).distinct())
-    query = (
-        select(dead_letters.c.table_name, func.count())
-        .where(dead_letters.c.state == "open")
-        .group_by(dead_letters.c.table_name)
-    )
+    query = select(dead_letters.c.table_name, func.count()).where(waits()).group_by(dead_letters.c.table_name)
     found = {str(table): int(count) for table, count in connection.execute(query)}
     return dict.fromkeys(tables, 0) | found
 

@@ -25,12 +25,18 @@ from ray_app.spaces import EmbeddingSpace
 
 
 def row_hashes(
-    connection: Connection, incarnation: UUID, table: str, vector_type: str, record_ids: Sequence[str]
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    space_id: str,
+    record_ids: Sequence[str],
 ) -> dict[str, str | None]:
     """The row hash of each of these records that has vectors; None where it is unknown or chunks disagree."""
     vectors = qdrant_vectors.c
     query = select(vectors.record_id, func.encode(vectors.row_hash, "hex")).where(
-        of_index(incarnation, table, vector_type), vectors.record_id == func.any(list(record_ids))
+        of_index(incarnation, table, vector_type, space_id),
+        vectors.record_id == func.any(list(record_ids)),
     )
     found: dict[str, str | None] = {}
     for record, digest in connection.execute(query).all():
@@ -40,7 +46,12 @@ def row_hashes(
 
 
 def note_rows(
-    connection: Connection, incarnation: UUID, table: str, vector_type: str, sightings: Sequence[Sighting]
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    space_id: str,
+    sightings: Sequence[Sighting],
 ) -> None:
     """Note the hashes of rows that were seen, for records that still are what they were compared with."""
     columns = ("record_id", "content_hash", "data_hash", "row_hash")
@@ -50,7 +61,7 @@ def note_rows(
     connection.execute(
         update(qdrant_vectors)
         .where(
-            of_index(incarnation, table, vector_type),
+            of_index(incarnation, table, vector_type, space_id),
             *(vectors[name] == seen.c[name] for name in columns[:3]),
         )
         .values(row_hash=func.decode(seen.c.row_hash, "hex"))

@@ -19,7 +19,7 @@ STRIPES: Final = 64
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """A record's vectors of one type, by the ledger."""
+    """A record's vectors of one type in one space, by the ledger."""
 
     vector_type: str
     space_id: str
@@ -48,7 +48,7 @@ def _stripe(incarnation: UUID, table: str, record_id: str) -> int:
 
 
 def newest_version(connection: Connection, incarnation: UUID, table: str, record_ids: Sequence[str]) -> int:
-    """The greatest version that a point of these records has; 0 when they have none."""
+    """The greatest version that a point of these records has, in any space; 0 when they have none."""
     vectors = qdrant_vectors.c
     query = select(func.max(vectors.version)).where(
         vectors.incarnation == incarnation,
@@ -63,6 +63,7 @@ def newer_records(
     incarnation: UUID,
     table: str,
     vector_type: str,
+    space_id: str,
     record_ids: Iterable[str],
     version: int,
 ) -> set[str]:
@@ -75,6 +76,7 @@ def newer_records(
             vectors.incarnation == incarnation,
             vectors.table_name == table,
             vectors.vector_type == vector_type,
+            vectors.space_id == space_id,
             vectors.record_id == func.any(list(record_ids)),
             vectors.version > version,
         )
@@ -87,6 +89,7 @@ def advance_times(
     incarnation: UUID,
     table: str,
     vector_type: str,
+    space_id: str,
     times: Mapping[str, int],
     version: int,
 ) -> None:
@@ -103,6 +106,7 @@ def advance_times(
             vectors.incarnation == incarnation,
             vectors.table_name == table,
             vectors.vector_type == vector_type,
+            vectors.space_id == space_id,
             vectors.record_id == newer.c.record_id,
         )
         .values(updated_at=newer.c.updated_at, version=version)
@@ -112,12 +116,12 @@ def advance_times(
 def stored_records(
     connection: Connection, incarnation: UUID, table: str, record_id: str
 ) -> list[StoredRecord]:
-    """The record's vectors of every type it has any of."""
+    """The record's vectors of every type and space it has any of."""
     vectors = qdrant_vectors.c
     query = (
         select(
             vectors.vector_type,
-            func.max(vectors.space_id),
+            vectors.space_id,
             func.max(vectors.model),
             func.max(vectors.provider),
             func.count(),
@@ -129,36 +133,42 @@ def stored_records(
             vectors.table_name == table,
             vectors.record_id == record_id,
         )
-        .group_by(vectors.vector_type)
-        .order_by(vectors.vector_type)
+        .group_by(vectors.vector_type, vectors.space_id)
+        .order_by(vectors.vector_type, vectors.space_id)
     )
     return [StoredRecord(*row) for row in connection.execute(query)]
 
 
 def dead_reasons(
     connection: Connection, incarnation: UUID, table: str, record_ids: Sequence[str]
-) -> dict[tuple[str, str], str]:
-    """Why records wait as dead letters, by (vector type, record id)."""
+) -> dict[tuple[str, str, str], str]:
+    """Why records wait as dead letters, by (vector type, space id, record id)."""
     letters = dead_letters.c
-    query = select(letters.vector_type, letters.record_id, letters.message).where(
+    query = select(letters.vector_type, letters.space_id, letters.record_id, letters.message).where(
         letters.incarnation == incarnation,
         letters.table_name == table,
         letters.state == "open",
         letters.record_id == func.any(list(record_ids)),
     )
-    return {(row.vector_type, row.record_id): row.message for row in connection.execute(query)}
+    return {(row.vector_type, row.space_id, row.record_id): row.message for row in connection.execute(query)}
 
 
 def forget_letters(
-    connection: Connection, incarnation: UUID, table: str, vector_type: str, record_ids: Sequence[str]
+    connection: Connection,
+    incarnation: UUID,
+    table: str,
+    vector_type: str,
+    space_id: str,
+    record_ids: Sequence[str],
 ) -> None:
-    """Drop the dead letters of these records."""
+    """Drop the dead letters that these records have in the space."""
     letters = dead_letters.c
     connection.execute(
         delete(dead_letters).where(
             letters.incarnation == incarnation,
             letters.table_name == table,
             letters.vector_type == vector_type,
+            letters.space_id == space_id,
             letters.record_id == func.any(list(record_ids)),
         )
     )

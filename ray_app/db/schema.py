@@ -114,17 +114,19 @@ indexes = Table(
     _now("created_at"),
 )
 
-#: One row per point. The key's text columns sort by bytes, so that paging does not depend on locale.
+#: One row per point. The key's text columns sort by bytes, so that paging does not depend on locale. The
+#: space is in the key: while an index changes its model, a second generation of its points stands beside
+#: the first, under the same point ids.
 qdrant_vectors = Table(
     "qdrant_vectors",
     metadata,
     Column("incarnation", UUID(as_uuid=True), primary_key=True),
     Column("table_name", Text(collation="C"), primary_key=True),
     Column("vector_type", Text(collation="C"), primary_key=True),
+    Column("space_id", Text, ForeignKey("spaces.space_id"), primary_key=True),
     Column("record_id", Text(collation="C"), primary_key=True),
     Column("chunk", Integer, primary_key=True, autoincrement=False),
     Column("point_id", UUID(as_uuid=True), nullable=False),
-    Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
     Column("content_hash", Text, nullable=False),
     #: ``text.text_hash`` of the chunk, by which another row of the same text finds its vector.
     Column("text_hash", LargeBinary),
@@ -140,7 +142,7 @@ qdrant_vectors = Table(
     Column("provider", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("embedded_at", DateTime(timezone=True), nullable=False),
-    UniqueConstraint("point_id"),
+    UniqueConstraint("point_id", "space_id"),
     Index("ix_qdrant_vectors_incarnation_text_hash", "incarnation", "text_hash"),
 )
 
@@ -223,6 +225,7 @@ dead_letters = Table(
     _tenant(),
     Column("table_name", Text, nullable=False),
     Column("vector_type", Text, nullable=False),
+    Column("space_id", Text, nullable=False),
     Column("record_id", Text, nullable=False),
     Column("content_hash", Text, nullable=False),
     Column("job_id", Text),
@@ -234,7 +237,10 @@ dead_letters = Table(
     Column("state", Text, nullable=False, server_default="open"),
     _now("first_at"),
     _now("last_at"),
-    UniqueConstraint("incarnation", "table_name", "vector_type", "record_id"),
+    UniqueConstraint(
+        *("incarnation", "table_name", "vector_type", "space_id", "record_id"),
+        name="uq_dead_letters_record_in_space",
+    ),
 )
 
 #: What embedding cost, added up by day. Spent is spent: a resumed range does not reset it.

@@ -123,7 +123,11 @@ def _draft(
             _add_change(draft, row, verdict, upsert.wanted.get(record), served)
             continue
         _add_rest(draft, row, verdict, known)
-        reason = reasons.get((index.vector_type, record)) if verdict.outcome is Outcome.DEAD else None
+        reason = (
+            reasons.get((index.vector_type, index.space.space_id, record))
+            if verdict.outcome is Outcome.DEAD
+            else None
+        )
         draft.result.settled[record] = Settled(verdict.outcome, reason)
     if served is not None:
         draft.part = replace(part, vectors=served.embedded.vectors[draft.vectors])
@@ -174,7 +178,7 @@ def _add_rest(draft: _Draft, row: PushedRow, verdict: Verdict, known: Known) -> 
 
 def _record(connection: Connection, scope: TenantScope, upsert: IndexUpsert, draft: _Draft) -> None:
     index = upsert.reader.index
-    where = (scope.incarnation, index.table, index.vector_type)
+    where = (scope.incarnation, index.table, index.vector_type, index.space.space_id)
     ledger.write_part(connection, scope, index.space, draft.part, charge=False)
     records.advance_times(connection, *where, draft.times, draft.part.version)
     if draft.revived:

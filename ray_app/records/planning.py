@@ -107,7 +107,8 @@ class Known:
 def look_up(
     connection: Connection, incarnation: UUID, reader: IndexReader, rows: Sequence[PushedRow]
 ) -> Known:
-    where = (incarnation, reader.index.table, reader.index.vector_type)
+    index = reader.index
+    where = (incarnation, index.table, index.vector_type, index.space.space_id)
     ids = [row.record_id for row in rows]
     return Known(ledger.entries(connection, *where, ids), dead_letters.open_hashes(connection, *where, ids))
 

@@ -52,11 +52,13 @@ def record_state(
     with directory.workspace.ledger.connect() as connection:
         stored = records.stored_records(connection, tenant.incarnation, table, record)
         reasons = records.dead_reasons(connection, tenant.incarnation, table, [record])
-    by_kind: dict[str, StoredRecord] = {found.vector_type: found for found in stored}
+    by_index: dict[tuple[str, str], StoredRecord] = {
+        (found.vector_type, found.space_id): found for found in stored
+    }
     states = []
     for index in indexes:
-        found = by_kind.get(index.vector_type)
-        reason = reasons.get((index.vector_type, record))
+        found = by_index.get((index.vector_type, index.space.space_id))
+        reason = reasons.get((index.vector_type, index.space.space_id, record))
         if found is None and reason is None:
             continue
         states.append(
@@ -99,7 +101,7 @@ def delete_record(
         records.lock_records(connection, scope.incarnation, table, [record])
         lock_active(connection, scope.incarnation)
         for index in indexes:
-            where = (scope.incarnation, table, index.vector_type)
+            where = (scope.incarnation, table, index.vector_type, index.space.space_id)
             entry = ledger.entries(connection, *where, [record]).get(record)
             chunks = entry.chunks if entry else 0
             # The first chunk even so: a call that was cut off may have left points behind.

@@ -154,9 +154,10 @@ def test_the_overview_adds_up_all_tenants(site: Site) -> None:
     )
     site.sql(
         "INSERT INTO rowbeam.dead_letters"
-        " (incarnation, table_name, vector_type, record_id, content_hash, stage, error_class, message, state)"
-        " VALUES (:who, 'issues', 'content', '1', '', 'embed', 'E', '', 'open'),"
-        " (:who, 'issues', 'content', '2', '', 'embed', 'E', '', 'open')",
+        " (incarnation, table_name, vector_type, space_id, record_id, content_hash, stage, error_class,"
+        " message, state)"
+        " VALUES (:who, 'issues', 'content', 's', '1', '', 'embed', 'E', '', 'open'),"
+        " (:who, 'issues', 'content', 's', '2', '', 'embed', 'E', '', 'open')",
         who=other.incarnation,
     )
     running = site.start()

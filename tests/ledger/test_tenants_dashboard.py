@@ -35,9 +35,9 @@ INSERT INTO rowbeam.qdrant_vectors (incarnation, table_name, vector_type, record
 SELECT {ACME}, 'issues', 'content', r, c, gen_random_uuid(), 's1', 'h', 'h', 1, 'a row''s own words', 'stub',
   'MiniLM', ('2026-11-0' || r || 'T00:00:00Z')::timestamptz
 FROM (VALUES ('1', 0), ('1', 1), ('2', 0), ('3', 0)) AS points (r, c);
-INSERT INTO rowbeam.dead_letters (incarnation, table_name, vector_type, record_id, content_hash, stage,
-  error_class, message, attempts, state)
-SELECT {ACME}, 'issues', 'content', n, 'h', 'embed', 'ItemError', 'm', 2,
+INSERT INTO rowbeam.dead_letters (incarnation, table_name, vector_type, space_id, record_id, content_hash,
+  stage, error_class, message, attempts, state)
+SELECT {ACME}, 'issues', 'content', 's1', n, 'h', 'embed', 'ItemError', 'm', 2,
   CASE WHEN n = '9' THEN 'resolved' ELSE 'open' END
 FROM (VALUES ('7'), ('8'), ('9')) AS letters (n);
 INSERT INTO rowbeam.jobs (job_id, incarnation, kind, state, request, started_at, finished_at)

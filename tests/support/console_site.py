@@ -22,7 +22,7 @@ from ray_app.parts import Part
 from ray_app.progress import ProgressTracker
 from ray_app.reading import RangeReader
 from ray_app.reports import JobState
-from ray_app.spaces import EmbeddingSpace, VectorType
+from ray_app.spaces import EmbeddingSpace, Preference, VectorType
 from ray_app.tenants import Tenant
 from ray_app.writing import PartWriter
 from tests.support.api_site import ADMIN_KEY, ApiSite
@@ -89,6 +89,7 @@ def add_dead_letter(site: ApiSite, tenant: str, record: str, message: str = "Odd
                 incarnation=site.tenant(tenant).incarnation,
                 table_name=TABLE,
                 vector_type="content",
+                space_id=site.workspace.providers.spaces_for(Preference.FAST).space_id,
                 record_id=record,
                 content_hash="h",
                 stage="embed",

@@ -5,7 +5,7 @@ SELECT t.name AS tenant, i.table_name AS "table", i.vector_type AS "vector type"
 FROM rowbeam.indexes AS i
 JOIN rowbeam.tenants AS t USING (incarnation)
 JOIN rowbeam.spaces AS s USING (space_id)
-LEFT JOIN rowbeam.qdrant_vectors AS v USING (incarnation, table_name, vector_type)
+LEFT JOIN rowbeam.qdrant_vectors AS v USING (incarnation, table_name, vector_type, space_id)
 WHERE t.state <> 'deleted' AND t.name IN (${tenant:sqlstring})
 GROUP BY t.name, i.table_name, i.vector_type, s.spec, i.preference
 ORDER BY t.name, i.table_name, i.vector_type

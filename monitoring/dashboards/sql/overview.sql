@@ -8,10 +8,14 @@ FROM rowbeam.tenants AS t
 LEFT JOIN (
   SELECT incarnation, count(*) FILTER (WHERE chunk = 0) AS records, count(*) AS points,
          max(embedded_at) AS embedded_at
-  FROM rowbeam.qdrant_vectors GROUP BY incarnation
+  FROM rowbeam.qdrant_vectors
+  JOIN rowbeam.indexes USING (incarnation, table_name, vector_type, space_id)
+  GROUP BY incarnation
 ) AS v USING (incarnation)
 LEFT JOIN (
-  SELECT incarnation, count(*) AS letters FROM rowbeam.dead_letters WHERE state = 'open' GROUP BY incarnation
+  SELECT incarnation, count(*) AS letters FROM rowbeam.dead_letters
+  JOIN rowbeam.indexes USING (incarnation, table_name, vector_type, space_id)
+  WHERE state = 'open' GROUP BY incarnation
 ) AS d USING (incarnation)
 LEFT JOIN (
   SELECT incarnation, sum(tokens) AS tokens, sum(cost) AS cost FROM rowbeam.usage

@@ -21,6 +21,7 @@ from ray_app.db.schema import dead_letters
 from ray_app.errors import RayUnavailable
 from ray_app.reports import JobState
 from ray_app.settings import Settings
+from ray_app.spaces import Preference
 from ray_app.tenants import Tenant
 from tests.support.api_site import ApiSite
 
@@ -371,6 +372,7 @@ def add_dead_letter(site: ApiSite, tenant: str, record: str) -> None:
                 incarnation=site.tenant(tenant).incarnation,
                 table_name="issues",
                 vector_type="content",
+                space_id=site.workspace.providers.spaces_for(Preference.FAST).space_id,
                 record_id=record,
                 content_hash="h",
                 stage="embed",
