@@ -108,7 +108,8 @@ def test_a_row_that_a_job_reads_later_is_unchanged(site: PushSite) -> None:
         site.tenant, list_indexes(site.workspace.ledger, site.tenant.incarnation)[TABLE, VectorType.CONTENT]
     )
     with site.workspace.ledger.connect() as connection:
-        known = ledger.entries(connection, site.tenant.incarnation, TABLE, "content", ["7"])
+        space = reader.index.space.space_id
+        known = ledger.entries(connection, site.tenant.incarnation, TABLE, "content", space, ["7"])
     assert reader.comparer.compare([read], known, {}).clean  # payload columns too
 
 
