@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.local_model import LocalModelReplica
-from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU, ROUTER
+from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU, LOCAL_OTHER, ROUTER
 from deployments.placement import (
     HEAD,
     ROUTER_CPUS,
@@ -44,6 +44,8 @@ def build(options: ServingOptions) -> Application:
     handles = {LOCAL_CPU: _model(LOCAL_CPU, cpu_placement(options), "cpu", settings)}
     if options.max_gpu_replicas and StubOptions.parse(settings.local_model) is None and _cluster_has_gpu():
         handles[LOCAL_GPU] = _model(LOCAL_GPU, gpu_placement(options), "cuda", settings)
+    if settings.other_model is not None:
+        handles[LOCAL_OTHER] = _model(LOCAL_OTHER, cpu_placement(options), "cpu", settings.local_models[1])
     if settings.gateway is not None:
         from deployments.gateway_proxy import GatewayProxyReplica
 
@@ -56,7 +58,7 @@ def build(options: ServingOptions) -> Application:
 
 def _model(name: str, placement: ModelPlacement, device: str, settings: Settings) -> Any:
     deployment = serve.deployment(name=name, **placement.options, **replica_logs(settings))(LocalModelReplica)
-    return deployment.bind(placement.threads, device)
+    return deployment.bind(placement.threads, device, settings.local_model)
 
 
 def _cluster_has_gpu() -> bool:

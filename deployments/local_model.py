@@ -19,10 +19,14 @@ from ray_app.tracing.spans import start_tracing, stop_tracing
 class LocalModelReplica:
     """One copy of the model. It is ready when it has encoded something, and healthy while it can."""
 
-    async def __init__(self, threads: int, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
-        """``threads`` are torch's, for the whole process; ``device`` is ``cpu`` or ``cuda``."""
+    async def __init__(self, threads: int, device: str, model: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        """``threads`` are torch's, for the whole process; ``device`` is ``cpu`` or ``cuda``.
+
+        ``model`` is what the setting ``local_model`` may be.
+        """
         listen_on_loopback()
-        settings = Settings.from_env().model_copy(update={"encoder_threads": threads})
+        changes = {"encoder_threads": threads, "local_model": model}
+        settings = Settings.from_env().model_copy(update=changes)
         configure_logs(settings, handler=ServeLogHandler())
         traced = start_tracing(settings, "local model")
         self._model = local_model(settings, device=device, kind=TracedLocalModel if traced else LocalModel)

@@ -9,7 +9,7 @@ import ray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.job_submitter import RayJobSubmitter
-from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU
+from deployments.names import GATEWAY_PROXY, LOCAL_CPU, LOCAL_GPU, LOCAL_OTHER
 from deployments.placement import driver_cpus
 from deployments.targets import HandleTarget
 from ray_app.actors.metrics import export_metrics
@@ -18,6 +18,7 @@ from ray_app.api.authentication import Authenticator
 from ray_app.api.services import Services
 from ray_app.baseline import starting_speeds
 from ray_app.db.migrate import ensure_migrated
+from ray_app.encoders.model_files import describe_space
 from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.providers.local import local_name
 from ray_app.sample.schema import create_tables
@@ -77,13 +78,13 @@ def _targets(
     """A target for each handle, the local ones first: their space is the default."""
     targets = []
     speeds = starting_speeds(workspace.settings.home)
-    for name, preference in (
-        (LOCAL_CPU, Preference.FAST),
-        (LOCAL_GPU, Preference.FAST),
-        (GATEWAY_PROXY, Preference.QUALITY),
-    ):
+    local = [describe_space(settings) for settings in workspace.settings.local_models]
+    for name in (LOCAL_CPU, LOCAL_GPU, LOCAL_OTHER, GATEWAY_PROXY):
         if name in handles:
-            space = workspace.providers.spaces_for(preference)
+            if name == GATEWAY_PROXY:
+                space = workspace.providers.spaces_for(Preference.QUALITY)
+            else:
+                space = local[-1 if name == LOCAL_OTHER else 0]
             target: EmbeddingTarget = HandleTarget(
                 _provider_name(name, workspace.settings), space, handles[name]
             )
@@ -103,7 +104,7 @@ def _targets(
 
 def _provider_name(deployment: str, settings: Settings) -> str:
     """What the API and the usage call it, which is what jobs call it too."""
-    if deployment == LOCAL_CPU:
-        name = local_name(settings)
+    if deployment in (LOCAL_CPU, LOCAL_OTHER):
+        name = local_name(settings.local_models[-1 if deployment == LOCAL_OTHER else 0])
         return "local-cpu" if name == "local-gpu" else name
     return {LOCAL_GPU: "local-gpu", GATEWAY_PROXY: "gateway"}[deployment]

@@ -9,10 +9,10 @@ from typing import Final
 from jobs.heart import Heart
 from ray_app import prescan
 from ray_app.db import jobs, ranges
-from ray_app.db.indexes import list_indexes
+from ray_app.db.generations import indexes_of_job
 from ray_app.db.jobs import TakenJob
 from ray_app.db.progress import job_progress
-from ray_app.errors import LostJob, RowbeamError
+from ray_app.errors import IndexMoved, LostJob, RowbeamError
 from ray_app.outage import ride_out
 from ray_app.reports import JobState
 from ray_app.tenants import Tenant
@@ -53,9 +53,14 @@ def _work(workspace: Workspace, job: TakenJob, tenant: Tenant, heart: Heart) -> 
     if work:
         from jobs.cluster_run import run_on_cluster  # Ray is loaded only when there is work for it
 
-        pinned = list_indexes(workspace.ledger, tenant.incarnation)
         for _ in range(PASSES):
-            run_on_cluster(workspace, job, tenant, pinned, work, heart, settled)
+            indexes = indexes_of_job(workspace.ledger, job.job_id, tenant.incarnation)
+            try:
+                run_on_cluster(workspace, job, tenant, indexes, work, heart, settled)
+            except IndexMoved:
+                # Its model was changed in the middle of a pass: what is left is begun again where it is now.
+                with workspace.ledger.begin() as connection:
+                    ranges.reset(connection, job.job_id)
             settled = {}
             work = ranges.pending(workspace.ledger, job.job_id)
             if not work or _cancelled(workspace, job):

@@ -25,6 +25,7 @@ from ray_app.db.api_keys import ROTATION_GRACE
 from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.loading import load_jsonl
+from ray_app.migrating.operations import Migrations
 from ray_app.planning import make_plan
 from ray_app.reports import (
     CoverageRow,
@@ -197,6 +198,11 @@ class Rowbeam:
             self.workspace, owner, tables=tables, vector_types=vector_types, prefer=prefer
         )
         return launching.run_job(self.workspace, owner, job_id, on_progress, new=resume is None)
+
+    @property
+    def migrations(self) -> Migrations:
+        """Changes of model, with no gap in what is found."""
+        return Migrations(self.workspace, self._store, launching.run_job)
 
     def jobs(self, *, include_ended: bool = False) -> list[JobProgress]:
         """Active jobs, or all, newest first."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
-
-from ray_app.db import ledger
+from ray_app.db import dead_letters, ledger
 from ray_app.db.indexes import PinnedIndex, list_indexes
-from ray_app.db.schema import dead_letters
 from ray_app.db.source import SourceTable
 from ray_app.errors import UnknownTable
 from ray_app.reading import RangeReader
@@ -85,17 +82,7 @@ def _gone(reader: RangeReader) -> int:
 def _ledger_counts(workspace: Workspace, tenant: Tenant, index: PinnedIndex) -> tuple[int, int, int]:
     """Records, points and open dead letters of an index."""
     where = (tenant.incarnation, index.table, index.vector_type, index.space.space_id)
-    letters = dead_letters.c
     with workspace.ledger.connect() as connection:
         records = ledger.record_count(connection, *where)
         points = ledger.point_count(connection, *where)
-        waiting = connection.scalar(
-            select(func.count()).where(
-                letters.incarnation == where[0],
-                letters.table_name == where[1],
-                letters.vector_type == where[2],
-                letters.space_id == where[3],
-                letters.state == "open",
-            )
-        )
-    return records, points, int(waiting or 0)
+        return records, points, dead_letters.count_open(connection, *where)

@@ -23,6 +23,7 @@
     ├── ConflictError              the request clashes with what is there
     │   ├── TenantExists           name or client id already taken
     │   ├── JobConflict            another job works on the same tenant and table
+    │   ├── IndexMoved             the index is in another space by now; look again where it is
     │   └── LostJob                another driver has taken the job over, or it has ended
     ├── ItemError                  one text is at fault; its batch goes on without it
     ├── DependencyError            something Rowbeam needs is at fault; no row is charged
@@ -211,6 +212,12 @@ class JobConflict(ConflictError):
     def __init__(self, message: str, *, job_id: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.job_id = job_id
+
+
+class IndexMoved(ConflictError):
+    """The index is in another space than a moment ago, its model having been changed: look again."""
+
+    retryable = True
 
 
 class LostJob(ConflictError):

@@ -113,7 +113,7 @@ def make_plan(
 ) -> Plan:
     """The plan of a backfill with these arguments. Changes nothing; loads no model."""
     targets, notes = choose_targets(workspace, tenant, tables, vector_types, prefer)
-    return Plan(tenant.name, tuple(_plan_table(workspace, target) for target in targets), tuple(notes))
+    return Plan(tenant.name, tuple(plan_target(workspace, target) for target in targets), tuple(notes))
 
 
 @dataclass
@@ -176,7 +176,8 @@ def rates_of(workspace: Workspace, space: EmbeddingSpace) -> Rates:
     return Rates(provider, speed, measured is not None, price)
 
 
-def _plan_table(workspace: Workspace, target: Target) -> TablePlan:
+def plan_target(workspace: Workspace, target: Target) -> TablePlan:
+    """What filling one index would do and cost. Changes nothing; loads no model."""
     reader, space = target.reader, target.reader.index.space
     survey = survey_target(workspace, target)
     rates = rates_of(workspace, space)

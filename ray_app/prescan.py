@@ -18,7 +18,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from ray_app.db import ranges
-from ray_app.db.indexes import list_indexes
+from ray_app.db.generations import indexes_of_job
 from ray_app.db.ranges import RangeSpec
 from ray_app.diff import Diff, Sighting
 from ray_app.reading import RangeReader
@@ -48,7 +48,7 @@ class Settlement:
 def settle_job(workspace: Workspace, job_id: str, tenant: Tenant, budget: float = BUDGET) -> Settlement:
     """Settle the clean ranges of a taken job, for about ``budget`` seconds."""
     deadline = time.monotonic() + budget
-    pinned = list_indexes(workspace.ledger, tenant.incarnation)
+    indexes = indexes_of_job(workspace.ledger, job_id, tenant.incarnation)
     left: list[RangeSpec] = []
     counts: dict[str, Counts] = {}
     pending = ranges.pending(workspace.ledger, job_id)
@@ -57,7 +57,7 @@ def settle_job(workspace: Workspace, job_id: str, tenant: Tenant, budget: float 
         settled: dict[int, Counts] = {}
         if any(item.kind == "sweep" for item in work):  # it has vectors, so there is something to compare
             reader = RangeReader(
-                workspace.reader(tenant, pinned[where]),
+                workspace.reader(tenant, indexes[where]),
                 *(workspace.source, workspace.ledger, workspace.settings.outage_budget),
             )
             settled = settle_unchanged(reader, workspace.ledger, job_id, work, deadline)

@@ -71,16 +71,29 @@ class RangeReader:
         return self._changes(page, replace(key, hi=hi)), page.last
 
     def _next_ids(self, work: RangeSpec, key: PartKey) -> tuple[Part, bool]:
-        def fetch() -> Page:
-            with self._source.connect() as connection:
-                version = self._index.source.clock(connection)
-                client = self._index.tenant.client_id
-                recipe = self._index.comparer.recipe
-                rows = list(self._index.source.read_ids(connection, client, work.keys or (), recipe))
-                return Page(rows, version, None, last=True)
-
         # A redrive: these failed before, and are to be tried again as they are.
-        return self._changes(self._ride_out(fetch), key, retry_dead=True), True
+        page = self._ride_out(partial(self._fetch, work.keys or ()))
+        return self._changes(page, key, retry_dead=True), True
+
+    def changed(self, key: PartKey, ids: Sequence[str]) -> Part:
+        """What these records need, dead letters tried again; those without a row lose what they have."""
+        page = self._ride_out(partial(self._fetch, ids))
+        part = self._changes(page, key, retry_dead=True)
+        out = sorted(set(ids) - {row.record_id for row in page.rows})
+        with self._ledger.connect() as connection:
+            known = ledger.entries(connection, *self._where, out)
+        # The first chunk even so: a part that was cut off may have left points behind.
+        chunks = {record: known[record].chunks if record in known else 1 for record in out}
+        drops = [(record, chunk) for record, count in chunks.items() for chunk in range(count)]
+        counts = part.counts + Counts(read=len(known), deleted=len(known))
+        return replace(part, drops=[*part.drops, *drops], counts=counts)
+
+    def _fetch(self, ids: Sequence[str]) -> Page:
+        with self._source.connect() as connection:
+            version = self._index.source.clock(connection)
+            client, recipe = self._index.tenant.client_id, self._index.comparer.recipe
+            rows = list(self._index.source.read_ids(connection, client, ids, recipe))
+        return Page(rows, version, None, last=True)
 
     def _next_gone(self, work: RangeSpec, key: PartKey) -> tuple[Part, bool]:
         gone, version, last = self._ride_out(partial(self.gone, key.lo, key.hi))

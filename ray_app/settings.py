@@ -57,6 +57,9 @@ class Settings(BaseModel):
     gateway: GatewaySettings | None = None
     #: ``bundled``, a folder, a hub id, or ``stub`` (deterministic vectors, for benchmarks and tests).
     local_model: str = BUNDLED_MODEL
+    #: Another local model that is served too: the one that indexes are changed to, or from. New indexes and
+    #: plain embeddings go on using ``local_model``.
+    other_model: str | None = None
     #: ``fast`` lets a CPU compute with 8-bit weights where that was found to agree with the model's own
     #: precision; ``exact`` keeps 32 bits. Both embed in the same space.
     precision: Literal["fast", "exact"] = "fast"
@@ -80,8 +83,19 @@ class Settings(BaseModel):
     #: Where traces go, OTLP over HTTP; None traces nothing. ``otlp_endpoint`` is the collector's root.
     otlp_endpoint: str | None = None
     otlp_traces_endpoint: str | None = None
+    #: Days for which a changed index's former generation is kept for a way back.
+    migration_keep_days: float = Field(default=7.0, ge=0)
+    #: Records of a new generation that are searched for by their own text before it takes over.
+    migration_sample: int = Field(default=50, ge=0, le=10_000)
     #: Seconds a job waits for Postgres or the vector store to come back before it stops, resumable.
     outage_budget: float = Field(default=60.0, ge=0)
+
+    @property
+    def local_models(self) -> tuple[Settings, ...]:
+        """These settings once for each local model, with it as the one of ``local_model``."""
+        if self.other_model is None:
+            return (self,)
+        return self, self.model_copy(update={"local_model": self.other_model})
 
     @property
     def embedded_database(self) -> bool:
@@ -140,6 +154,7 @@ class Settings(BaseModel):
             self.qdrant_url or "",
             _reveal(self.qdrant_api_key),
             self.local_model,
+            self.other_model or "",
             self.gateway.model_dump_json() if self.gateway else "",
             _reveal(self.gateway.api_key) if self.gateway else "",
             _content(self.catalog_file) if self.catalog_file else "",
@@ -159,7 +174,7 @@ class Settings(BaseModel):
             if env.get(name):
                 values[field] = env[name]
         # Workers run in other directories: what is relative means this one's.
-        for field in ("config_file", "local_model", "serve_config"):
+        for field in ("config_file", "local_model", "other_model", "serve_config"):
             given = str(values.get(field, BUNDLED_MODEL))
             if given.partition(":")[0] not in (BUNDLED_MODEL, "stub") and os.path.exists(given):
                 values[field] = str(Path(given).absolute())
@@ -208,6 +223,7 @@ _PLAIN: Final = {
     "qdrant_url": "ROWBEAM_QDRANT_URL",
     "qdrant_api_key": "ROWBEAM_QDRANT_API_KEY",
     "local_model": "ROWBEAM_LOCAL_MODEL",
+    "other_model": "ROWBEAM_OTHER_MODEL",
     "precision": "ROWBEAM_PRECISION",
     "cache_dir": "ROWBEAM_CACHE_DIR",
     "ray_address": "RAY_ADDRESS",
@@ -218,6 +234,8 @@ _PLAIN: Final = {
     "http_port": "ROWBEAM_HTTP_PORT",
     "serve_config": "ROWBEAM_SERVE_CONFIG",
     "outage_budget": "ROWBEAM_OUTAGE_BUDGET",
+    "migration_keep_days": "ROWBEAM_MIGRATION_KEEP_DAYS",
+    "migration_sample": "ROWBEAM_MIGRATION_SAMPLE",
     "log_format": "ROWBEAM_LOG_FORMAT",
     # OpenTelemetry's own; its exporter reads these and its many others (headers, sampler) by itself.
     "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",

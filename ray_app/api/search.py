@@ -108,9 +108,9 @@ async def run_search(services: Services, caller: Principal, body: SearchRequest)
 
 
 def _target(services: Services, caller: Principal, body: SearchRequest) -> _Target:
-    indexes = find_indexes(services.workspace, caller.tenant, body.tables, body.vector_type)
     if body.like is not None:
-        return _like(services, caller, body, body.like, indexes)
+        return _like(services, caller, body, body.like)
+    indexes = find_indexes(services.workspace, caller.tenant, body.tables, body.vector_type)
     if body.vector is not None:
         space = only_space(indexes)
         return _Target(indexes, {space.space_id: as_vector(body.vector, space)})
@@ -122,16 +122,22 @@ def _like(
     caller: Principal,
     body: SearchRequest,
     like: LikeRecord,
-    indexes: Sequence[IndexKey],
 ) -> _Target:
-    (own,) = find_indexes(services.workspace, caller.tenant, [like.table], body.vector_type)
+    wanted = None if body.tables is None else [*body.tables, like.table]
+    # Looked up at once: between two looks an index may be bound to another space.
+    indexes = find_indexes(services.workspace, caller.tenant, wanted, body.vector_type)
+    own = next((index for index in indexes if index.table == like.table), None)
+    if own is None:
+        (own,) = find_indexes(services.workspace, caller.tenant, [like.table], body.vector_type)
     record = spelled_id(services.directory, like.table, str(like.id), param="like.id")
     vector = vector_of(services.store, caller.scope, own, record)
     if body.tables is None:
         # What was not asked for by name is passed over when it does not compare.
         indexes = [index for index in indexes if index.space == own.space]
     else:
-        only_space([own, *indexes])
+        only_space(indexes)
+        names = {services.workspace.tables.get(name).name for name in body.tables}
+        indexes = [index for index in indexes if index.table in names]
     return _Target(indexes, {own.space.space_id: vector}, (like.table, record))
 
 

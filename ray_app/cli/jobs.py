@@ -40,7 +40,9 @@ def plan(
     from ray_app.cli import rendering
 
     with Rowbeam.open() as rowbeam:
-        made = rowbeam.plan(tenant, tables=_split(tables), vector_types=_split(vector_type), prefer=prefer)
+        made = rowbeam.plan(
+            tenant, tables=split_names(tables), vector_types=split_names(vector_type), prefer=prefer
+        )
     emit(made, rendering.plan, as_json=as_json)
     return OK
 
@@ -65,8 +67,8 @@ def backfill(
     with Rowbeam.open() as rowbeam, on_interrupt() as interrupt, ProgressView() as view:
         job = rowbeam.backfill(
             tenant,
-            tables=_split(tables),
-            vector_types=_split(vector_type),
+            tables=split_names(tables),
+            vector_types=split_names(vector_type),
             prefer=prefer,
             resume=resume,
             on_progress=interrupt.watching(view, rowbeam.cancel),
@@ -171,7 +173,7 @@ def search(
     return OK
 
 
-def _split(values: Sequence[str] | None) -> list[str] | None:
+def split_names(values: Sequence[str] | None) -> list[str] | None:
     """The names of options that were given several times, or once with commas."""
     names = [name.strip() for value in values or () for name in value.split(",")]
     return [name for name in names if name] or None

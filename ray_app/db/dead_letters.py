@@ -106,6 +106,34 @@ def resolve(connection: Connection, incarnation: UUID, part: Part) -> None:
     )
 
 
+def count_open(connection: Connection, incarnation: UUID, table: str, vector_type: str, space_id: str) -> int:
+    """Open dead letters of one index in one space."""
+    letters = dead_letters.c
+    query = select(func.count()).where(
+        letters.incarnation == incarnation,
+        letters.table_name == table,
+        letters.vector_type == vector_type,
+        letters.space_id == space_id,
+        letters.state == _OPEN,
+    )
+    return int(connection.scalar(query) or 0)
+
+
+def forget_all(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, space_id: str
+) -> None:
+    """Drop the dead letters of one index in one space, so that its records are tried again."""
+    letters = dead_letters.c
+    connection.execute(
+        delete(dead_letters).where(
+            letters.incarnation == incarnation,
+            letters.table_name == table,
+            letters.vector_type == vector_type,
+            letters.space_id == space_id,
+        )
+    )
+
+
 def list_open(engine: Engine, incarnation: UUID, limit: int | None = None) -> list[DeadLetter]:
     """Open dead letters of the tenant's indexes, oldest first; the first ``limit`` of them."""
     letters = dead_letters.c

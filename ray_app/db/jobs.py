@@ -35,6 +35,21 @@ class JobRequest:
     tables: tuple[str, ...]
     vector_types: tuple[str, ...]
     prefer: str | None
+    #: The space of the generation that a migration writes; None for the pinned ones.
+    space_id: str | None = None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> JobRequest:
+        tables, kinds = tuple(value["tables"]), tuple(value["vector_types"])
+        return cls(tables, kinds, value["prefer"], value.get("space_id"))
+
+    def to_json(self) -> dict[str, Any]:
+        written = {
+            "tables": list(self.tables),
+            "vector_types": list(self.vector_types),
+            "prefer": self.prefer,
+        }
+        return written if self.space_id is None else {**written, "space_id": self.space_id}
 
 
 @dataclass(frozen=True)
@@ -71,31 +86,31 @@ def create_job(
                 incarnation=incarnation,
                 kind=kind,
                 state=JobState.PENDING,
-                request={
-                    "tables": list(request.tables),
-                    "vector_types": list(request.vector_types),
-                    "prefer": request.prefer,
-                    **({"asked": asked.to_json()} if asked else {}),
-                },
+                request={**request.to_json(), **({"asked": asked.to_json()} if asked else {})},
                 idempotency_key=asked.key if asked else None,
                 owner_host=host_id(),
                 owner_pid=os.getpid(),
                 heartbeat_at=func.now(),
             )
         )
-        _lock_tables(connection, job_id, incarnation, request.tables)
+        _lock_tables(connection, job_id, incarnation, request)
         ranges.add(connection, job_id, work)
         for index in indexes:
             pin(connection, incarnation, index)
     return job_id
 
 
-def _lock_tables(connection: Connection, job_id: str, incarnation: UUID, tables: Sequence[str]) -> None:
-    for table in sorted(tables):  # one order for all, so that two jobs cannot deadlock
+def _lock_tables(connection: Connection, job_id: str, incarnation: UUID, request: JobRequest) -> None:
+    generation = request.space_id or ""
+    for table in sorted(request.tables):  # one order for all, so that two jobs cannot deadlock
         holder = connection.execute(
             select(jobs)
             .join_from(job_locks, jobs, job_locks.c.job_id == jobs.c.job_id)
-            .where(job_locks.c.incarnation == incarnation, job_locks.c.table_name == table)
+            .where(
+                job_locks.c.incarnation == incarnation,
+                job_locks.c.table_name == table,
+                job_locks.c.generation == generation,
+            )
             .with_for_update()
         ).one_or_none()
         if holder is not None and holder.job_id != job_id:
@@ -108,7 +123,7 @@ def _lock_tables(connection: Connection, job_id: str, incarnation: UUID, tables:
             _end(connection, holder.job_id, JobState.INTERRUPTED, "Its driver is gone.")
         taken = connection.execute(
             upsert(job_locks)
-            .values(incarnation=incarnation, table_name=table, job_id=job_id)
+            .values(incarnation=incarnation, table_name=table, generation=generation, job_id=job_id)
             .on_conflict_do_nothing()
             .returning(job_locks.c.job_id)
         ).one_or_none()
@@ -132,11 +147,9 @@ def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:
         _check_takeable(row)
         if new and row.state != JobState.PENDING:
             raise ConflictError(f"Job {job_id} was {row.state} before its driver took it.")
-        request = JobRequest(
-            tuple(row.request["tables"]), tuple(row.request["vector_types"]), row.request["prefer"]
-        )
+        request = JobRequest.from_json(row.request)
         lock_active(connection, row.incarnation)
-        _lock_tables(connection, job_id, row.incarnation, request.tables)
+        _lock_tables(connection, job_id, row.incarnation, request)
         run = row.run + 1
         connection.execute(
             update(jobs)
@@ -193,7 +206,7 @@ def requeue(engine: Engine, job_id: str, *, unstarted: bool = False) -> bool:
             return False
         _check_takeable(row)
         lock_active(connection, row.incarnation)
-        _lock_tables(connection, job_id, row.incarnation, row.request["tables"])
+        _lock_tables(connection, job_id, row.incarnation, JobRequest.from_json(row.request))
         connection.execute(
             update(jobs)
             .where(jobs.c.job_id == job_id)

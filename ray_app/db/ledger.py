@@ -239,6 +239,8 @@ def _refresh_data(connection: Connection, incarnation: UUID, part: Part) -> None
 _TENANT_TABLES = (
     qdrant_vectors,
     schema.dead_letters,
+    schema.index_changes,
+    schema.index_migrations,
     schema.indexes,
     schema.usage,
     schema.api_keys,

@@ -146,6 +146,38 @@ qdrant_vectors = Table(
     Index("ix_qdrant_vectors_incarnation_text_hash", "incarnation", "text_hash"),
 )
 
+#: The generation of an index that is not the pinned one: being built, kept for a way back, or being dropped.
+index_migrations = Table(
+    "index_migrations",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
+    Column("table_name", Text, primary_key=True),
+    Column("vector_type", Text, primary_key=True),
+    Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
+    #: As ``migrating.states.Stage`` spells it.
+    Column("stage", Text, nullable=False),
+    #: The job that last wrote to it.
+    Column("job_id", Text),
+    #: What the last verification found.
+    Column("report", JSONB),
+    _now("created_at"),
+    _now("switched_at", null=True),
+    #: The generation is kept at least until then.
+    _now("keep_until", null=True),
+)
+
+#: Records of an index that were written while another generation of it is being brought up to date.
+index_changes = Table(
+    "index_changes",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), primary_key=True),
+    Column("table_name", Text(collation="C"), primary_key=True),
+    Column("vector_type", Text(collation="C"), primary_key=True),
+    Column("record_id", Text(collation="C"), primary_key=True),
+    #: Another one with each change, so that one made meanwhile is not taken for done.
+    Column("stamp", UUID(as_uuid=True), nullable=False),
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -178,12 +210,14 @@ jobs = Table(
     ),
 )
 
-#: Which job works on a tenant's table; the primary key is what refuses a second one.
+#: Which job works on a generation of a tenant's table; the primary key is what refuses a second one.
 job_locks = Table(
     "job_locks",
     metadata,
     Column("incarnation", UUID(as_uuid=True), primary_key=True),
     Column("table_name", Text, primary_key=True),
+    #: The generation it works on: the space that a migration builds, "" for the pinned one.
+    Column("generation", Text, primary_key=True, server_default=""),
     Column("job_id", Text, ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False),
 )
 

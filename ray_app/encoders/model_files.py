@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ray_app.encoders.model_config import ModelConfig, read_config
-from ray_app.encoders.stub import STUB_SPACE, StubOptions
+from ray_app.encoders.stub import StubOptions
 from ray_app.errors import ConfigError, ProviderUnavailable
 from ray_app.settings import BUNDLED_MODEL, Settings
 from ray_app.spaces import EmbeddingSpace
@@ -105,8 +105,9 @@ def describe_space(settings: Settings) -> EmbeddingSpace:
     Vectors of local models are always normalised: the store compares by cosine, which does not
     see length. Raises ConfigError and ProviderUnavailable, as ``find_model`` does.
     """
-    if StubOptions.parse(settings.local_model) is not None:
-        return STUB_SPACE
+    stub = StubOptions.parse(settings.local_model)
+    if stub is not None:
+        return stub.space
     files = find_model(settings.local_model)
     config = files.config()
     return EmbeddingSpace(

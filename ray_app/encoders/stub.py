@@ -1,6 +1,7 @@
 """A stand-in for a model: deterministic vectors in microseconds, for benchmarks and tests.
 
-Chosen with ``ROWBEAM_LOCAL_MODEL=stub``, or ``stub:20`` to take 20 ms for each call. A text's
+Chosen with ``ROWBEAM_LOCAL_MODEL=stub``, or ``stub:20`` to take 20 ms for each call; ``stub@64`` is another
+space, of 64 dimensions, to change models between. A text's
 vector adds up directions hashed from its words, so texts that share words are near each other and
 a search finds what it should. A text that contains ``rowbeam-poison`` is refused, as a text at
 fault is.
@@ -12,7 +13,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -37,24 +38,36 @@ _DIRECTIONS: Final = 4
 
 @dataclass(frozen=True)
 class StubOptions:
-    """What ``stub[:milliseconds]`` asks for."""
+    """What ``stub[@dimensions][:milliseconds]`` asks for."""
 
     latency_ms: float = 0.0
+    dimensions: int = STUB_SPACE.dimensions
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        return replace(STUB_SPACE, dimensions=self.dimensions)
 
     @classmethod
     def parse(cls, local_model: str) -> StubOptions | None:
-        """None when ``local_model`` names no stub. Raises ConfigError for a latency that is no number."""
+        """None when ``local_model`` names no stub. Raises ConfigError for what is no number."""
         name, separator, latency = local_model.partition(":")
+        name, _, size = name.partition("@")
         if name != STUB_NAME:
             return None
+        if size and not re.fullmatch(r"[1-9]\d{1,3}", size):
+            raise ConfigError(
+                f"{local_model!r} is not a stub: {size!r} is no number of dimensions.",
+                hint='Set it to "stub" or, for 64 dimensions, to "stub@64".',
+            )
+        dimensions = int(size or STUB_SPACE.dimensions)
         if not separator:
-            return cls()
+            return cls(dimensions=dimensions)
         if not re.fullmatch(r"\d+(\.\d+)?", latency):
             raise ConfigError(
                 f"{local_model!r} is not a stub: {latency!r} is no number of milliseconds.",
                 hint='Set ROWBEAM_LOCAL_MODEL to "stub" or, for 20 ms a call, to "stub:20".',
             )
-        return cls(float(latency))
+        return cls(float(latency), dimensions)
 
 
 class StubEncoder:
@@ -62,11 +75,12 @@ class StubEncoder:
 
     device: Final = "cpu"
 
-    def __init__(self, latency_ms: float = 0.0) -> None:
+    def __init__(self, latency_ms: float = 0.0, dimensions: int = STUB_SPACE.dimensions) -> None:
         self._latency = latency_ms / 1000
+        self._dimensions = dimensions
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Signed word hashes added up in 384 dimensions; tokens are words."""
+        """Signed word hashes added up; tokens are words."""
         if self._latency:
             time.sleep(self._latency)
         faults = {
@@ -77,10 +91,10 @@ class StubEncoder:
         words = [[] if place in faults else _WORD.findall(text.lower()) for place, text in enumerate(texts)]
         # A blank text still needs a direction.
         codes = [[_code(word) for word in found or ("",)] for found in words]
-        vectors = _add_up(codes)
+        vectors = _add_up(codes, self._dimensions)
         for row in unit_rows(vectors)[1]:
             # All its words cancelled out: the whole text's hash stands for it.
-            vectors[row] = _add_up([[_code(texts[row])]])[0]
+            vectors[row] = _add_up([[_code(texts[row])]], self._dimensions)[0]
         vectors[list(faults)] = 0
         return Encoded(unit_rows(vectors)[0], [len(found) for found in words], faults)
 
@@ -102,9 +116,8 @@ class WordChunker:
         return [Chunk(text[words[first][0] : words[last - 1][1]], last - first) for first, last in spans]
 
 
-def _add_up(codes: list[list[int]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Row i: the directions of ``codes[i]`` added up, not normalised; float32 of shape (n, 384)."""
-    dimensions = STUB_SPACE.dimensions
+def _add_up(codes: list[list[int]], dimensions: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Row i: the directions of ``codes[i]`` added up, not normalised; float32 of shape (n, dimensions)."""
     rows = np.repeat(np.arange(len(codes)), [len(row) for row in codes])
     flat = np.array([code for row in codes for code in row], dtype=np.uint64)
     cells, signs = [], []

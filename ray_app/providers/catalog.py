@@ -36,6 +36,7 @@ class ProviderCatalog:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._providers: dict[str, EmbeddingProvider] = {}
+        self._chunkers: dict[str, Chunker] = {}
 
     def spaces_for(self, preference: Preference) -> EmbeddingSpace:
         """The space of a new index: the gateway's for ``quality`` when there is one, else the local one."""
@@ -43,13 +44,47 @@ class ProviderCatalog:
             return self._gateway_space
         return self._local_space
 
+    def spaces(self) -> list[EmbeddingSpace]:
+        """Every space that is served, that of new indexes first."""
+        local = [describe_space(settings) for settings in self._settings.local_models]
+        return [*local, *([self._gateway_space] if self._settings.gateway else [])]
+
+    def named(self, name: str) -> EmbeddingSpace:
+        """The space served under ``name``: a space's id, a model's name, a ``local_model`` setting, or
+        ``local`` or ``gateway``.
+
+        Raises:
+            ConfigError: none is, or several are.
+        """
+        names: list[tuple[set[str], EmbeddingSpace]] = []
+        for place, settings in enumerate(self._settings.local_models):
+            space = describe_space(settings)
+            also = {"local"} if place == 0 else set()
+            names.append(({space.space_id, space.model, settings.local_model, *also}, space))
+        if self._settings.gateway is not None:
+            space = self._gateway_space
+            names.append(({space.space_id, space.model, "gateway"}, space))
+        found = {space.space_id: space for known, space in names if name in known}
+        exact = [space for space in found.values() if name == space.space_id] or [
+            describe_space(settings)
+            for settings in self._settings.local_models
+            if settings.local_model == name
+        ]
+        if len(found) != 1 and len(exact) != 1:
+            raise ConfigError(
+                f"{'Several spaces are' if found else 'No space is'} served under the name {name!r}.",
+                hint=f"Served: {'; '.join(f'{space.space_id} is {_describe(space)}' for _, space in names)}."
+                " ROWBEAM_OTHER_MODEL adds a local model, ROWBEAM_GATEWAY_URL a gateway.",
+            )
+        return exact[0] if len(exact) == 1 else next(iter(found.values()))
+
     def provider_for(self, space: EmbeddingSpace | str) -> EmbeddingProvider:
         """The provider that embeds in this space, given whole or by its id; the same one every time."""
         space_id = space if isinstance(space, str) else space.space_id
         if space_id not in self._providers:
             gateway = self._gateway_of(space)
             if gateway is None:
-                self._providers[space_id] = local_provider(self._settings)
+                self._providers[space_id] = local_provider(self._local[space_id])
             else:
                 from ray_app.providers.gateway import GatewayProvider
 
@@ -60,14 +95,19 @@ class ProviderCatalog:
         """The chunker that goes with this space; nothing is loaded but a tokenizer."""
         gateway = self._gateway_of(space)
         if gateway is None:
-            return self._local_chunker
+            space_id = space if isinstance(space, str) else space.space_id
+            if space_id not in self._chunkers:
+                self._chunkers[space_id] = local_chunker(self._local[space_id])
+            return self._chunkers[space_id]
         from ray_app.providers.gateway import gateway_chunker
 
         return gateway_chunker(gateway)
 
     def provider_name(self, space: EmbeddingSpace | str) -> str:
         """The name its provider will have, told without loading it."""
-        return local_name(self._settings) if self._gateway_of(space) is None else "gateway"
+        if self._gateway_of(space) is not None:
+            return "gateway"
+        return local_name(self._local[space if isinstance(space, str) else space.space_id])
 
     def price_per_million(self, space: EmbeddingSpace | str) -> Decimal | None:
         """US dollars per million tokens: zero for local spaces, None when the price is unknown."""
@@ -95,8 +135,9 @@ class ProviderCatalog:
         return describe_space(self._settings)
 
     @cached_property
-    def _local_chunker(self) -> Chunker:
-        return local_chunker(self._settings)
+    def _local(self) -> dict[str, Settings]:
+        """The settings of each local model, by the id of its space."""
+        return {describe_space(settings).space_id: settings for settings in self._settings.local_models}
 
     @cached_property
     def _gateway_space(self) -> EmbeddingSpace:
@@ -109,7 +150,7 @@ class ProviderCatalog:
     def _gateway_of(self, space: EmbeddingSpace | str) -> GatewaySettings | None:
         """The gateway that serves ``space``, or None when the local provider does. Raises ConfigError."""
         space_id = space if isinstance(space, str) else space.space_id
-        if space_id == self._local_space.space_id:
+        if space_id == self._local_space.space_id or space_id in self._local:
             return None
         if self._settings.gateway is not None and space_id == self._gateway_space.space_id:
             return self._settings.gateway
@@ -119,8 +160,7 @@ class ProviderCatalog:
         )
 
     def _configured(self) -> str:
-        spaces = [self._local_space, *([self._gateway_space] if self._settings.gateway else [])]
-        return " and ".join(map(_describe, spaces))
+        return " and ".join(map(_describe, self.spaces()))
 
 
 def _describe(space: EmbeddingSpace | str) -> str:

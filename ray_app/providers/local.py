@@ -118,7 +118,7 @@ def encoder_loader(
     """
     stub = StubOptions.parse(settings.local_model)
     if stub is not None:
-        return lambda: StubEncoder(stub.latency_ms)
+        return lambda: StubEncoder(stub.latency_ms, stub.dimensions)
 
     return lambda: load_encoder(settings, space, device=device)
 

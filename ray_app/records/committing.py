@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection
 
 from ray_app.db import ledger, records
+from ray_app.db.generations import Generation, admit, pass_gates
 from ray_app.db.registry import lock_active
 from ray_app.encoding import item_fault
 from ray_app.parts import Fault, Part, PartKey
@@ -18,7 +19,7 @@ from ray_app.serving.port import Served
 from ray_app.store.port import VectorStore
 from ray_app.tenants import TenantScope
 from ray_app.workspace import Workspace
-from ray_app.writing import store_points
+from ray_app.writing import follow_part, store_points
 
 #: No job wrote these.
 _NO_PART = PartKey("", 0, 0, None, None)
@@ -60,13 +61,17 @@ def commit_upsert(
 
     Raises:
         UnknownTenant: the tenant is being removed.
+        IndexMoved: an index is in another space by now; nothing was written.
         StoreUnavailable, DatabaseUnavailable: nothing is in the ledger.
     """
     table = upserts[0].reader.index.table
     ids = sorted({row.record_id for upsert in upserts for row in upsert.rows})
+    generations = [Generation.of(scope.incarnation, upsert.reader.index) for upsert in upserts]
     with workspace.ledger.begin() as connection:
+        pass_gates(connection, generations)
         records.lock_records(connection, scope.incarnation, table, ids)
         lock_active(connection, scope.incarnation)
+        standings = [admit(connection, generation) for generation in generations]
         version = _version(workspace, connection, upserts[0], ids)
         drafts = [
             _draft(connection, scope, upsert, answer, version)
@@ -74,8 +79,10 @@ def commit_upsert(
         ]
         for upsert, draft in zip(upserts, drafts, strict=True):
             store_points(store, scope, upsert.reader.key, draft.part)
-        for upsert, draft in zip(upserts, drafts, strict=True):
+        for upsert, draft, standing in zip(upserts, drafts, standings, strict=True):
             _record(connection, scope, upsert, draft)
+            if standing is not None:
+                follow_part(connection, store, scope, standing, draft.part)
     return [draft.result for draft in drafts]
 
 

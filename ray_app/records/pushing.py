@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ray_app.errors import Overloaded
+from ray_app.errors import IndexMoved, Overloaded
 from ray_app.metrics.counting import count_outcomes
 from ray_app.metrics.declared import ONLINE
 from ray_app.records.committing import Settled, commit_upsert
@@ -68,7 +68,10 @@ class Push:
             Overloaded: others keep changing the same records.
         """
         workspace = self.directory.workspace
-        results = commit_upsert(workspace, self.directory.store, self.scope, upserts, served)
+        try:
+            results = commit_upsert(workspace, self.directory.store, self.scope, upserts, served)
+        except IndexMoved:
+            return self._next_round([self._planned_anew(upsert) for upsert in upserts])
         again = []
         for upsert, result, answer in zip(upserts, results, served, strict=True):
             kind = upsert.reader.index.vector_type
@@ -79,6 +82,15 @@ class Push:
                 again.append(
                     plan_index(workspace.ledger, upsert.reader, result.overtaken, self.max_record_tokens)
                 )
+        return self._next_round(again)
+
+    def _planned_anew(self, upsert: IndexUpsert) -> IndexUpsert:
+        """The upsert in the space that its index is in by now."""
+        kinds = [upsert.reader.index.vector_type]
+        (reader,) = self.directory.open(self.tenant, self.scope, self.table, kinds)
+        return plan_index(self.directory.workspace.ledger, reader, upsert.rows, self.max_record_tokens)
+
+    def _next_round(self, again: list[IndexUpsert]) -> list[IndexUpsert]:
         self._round += 1
         if again and self._round == ROUNDS:
             raise Overloaded(

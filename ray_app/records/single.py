@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from ray_app.db import ledger, records
 from ray_app.db.casting import MAX_ID_CHARS, cast_id
+from ray_app.db.generations import Generation, admit, pass_gates
 from ray_app.db.records import StoredRecord
 from ray_app.db.registry import lock_active
-from ray_app.errors import InputError, UnknownRecord
+from ray_app.errors import IndexMoved, InputError, UnknownRecord
 from ray_app.metrics.counting import count_records
 from ray_app.metrics.declared import ONLINE
 from ray_app.parts import Part, PartKey
 from ray_app.records.directory import IndexDirectory, key_of
 from ray_app.reports import Counts
 from ray_app.tenants import Tenant, TenantScope
-from ray_app.writing import store_points
+from ray_app.writing import follow_part, store_points
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,23 @@ def delete_record(
         StoreUnavailable, DatabaseUnavailable: it may be half gone; do it again.
     """
     record = spelled_id(directory, table, record_id)
+    while True:
+        # Each time it raises, somebody has changed a model: seldom twice, never for ever.
+        with suppress(IndexMoved):
+            return record, _delete(directory, tenant, scope, table, record)
+
+
+def _delete(directory: IndexDirectory, tenant: Tenant, scope: TenantScope, table: str, record: str) -> int:
+    """Raises IndexMoved when an index is in another space than it was a moment ago."""
     indexes = directory.pinned(tenant, table)
+    generations = [Generation.of(scope.incarnation, index) for index in indexes]
     deleted, records_gone = 0, 0
     with directory.workspace.ledger.begin() as connection:
+        pass_gates(connection, generations)
         records.lock_records(connection, scope.incarnation, table, [record])
         lock_active(connection, scope.incarnation)
-        for index in indexes:
+        for index, generation in zip(indexes, generations, strict=True):
+            standing = admit(connection, generation)
             where = (scope.incarnation, table, index.vector_type, index.space.space_id)
             entry = ledger.entries(connection, *where, [record]).get(record)
             chunks = entry.chunks if entry else 0
@@ -114,10 +127,12 @@ def delete_record(
             )
             store_points(directory.store, scope, key_of(index), part)
             ledger.write_part(connection, scope, index.space, part, charge=False)
+            if standing is not None:
+                follow_part(connection, directory.store, scope, standing, part)
             deleted += chunks
             records_gone += entry is not None
     count_records(ONLINE, table, "", Counts(deleted=records_gone))
-    return record, deleted
+    return deleted
 
 
 def spelled_id(directory: IndexDirectory, table: str, record_id: str, *, param: str = "record_id") -> str:

@@ -152,6 +152,10 @@ class ApiSite:
         model = local_model(self.settings)
         opening.callback(model.close)
         targets = [PricedTarget(model)]
+        if self.settings.other_model is not None:
+            other = local_model(self.settings.local_models[1])
+            opening.callback(other.close)
+            targets.append(PricedTarget(other))
         if self.settings.gateway is not None:
             space = self.workspace.providers.spaces_for(Preference.QUALITY)
             self._proxy = GatewayProxy(self.workspace, space=space, backoff=QUICK)
