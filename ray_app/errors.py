@@ -217,8 +217,6 @@ class JobConflict(ConflictError):
 class IndexMoved(ConflictError):
     """The index is in another space than a moment ago, its model having been changed: look again."""
 
-    retryable = True
-
 
 class LostJob(ConflictError):
     """Another driver has taken the job over, or it has ended; this one must stop writing."""

@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from threading import Event, Thread
 from typing import Final
 
 from sqlalchemy import Connection, Engine, text
 
+from ray_app import launching
 from ray_app.db.overview import EndedJobs, Overview, read_indexes, read_overview
 from ray_app.errors import DatabaseUnavailable, RowbeamError
 from ray_app.lag import LagMeter
 from ray_app.metrics import declared as metrics
 from ray_app.metrics.counting import count_records
+from ray_app.migrating.operations import Migrations
 from ray_app.reports import JobState
 from ray_app.store.port import VectorStore
 from ray_app.workspace import Workspace
@@ -33,6 +35,8 @@ PERIOD: Final = 15.0
 LAG_SHARE: Final = 0.05
 #: "rowb_rep" in ASCII: an advisory lock of our own.
 _LOCK_KEY: Final = 0x726F77625F726570
+#: Seconds between looks for indexes that were kept for a way back and whose time is over.
+SWEEP_PERIOD: Final = 600.0
 _ENDED: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED)
 
 
@@ -88,6 +92,7 @@ class Reporter:
         self._meter = LagMeter(workspace)
         self._lags: dict[str, float] = {}
         self._lag_due = 0.0
+        self._sweep_due = 0.0
         self._stop = Event()
         self._thread = Thread(target=self._run, name="reporter", daemon=True)
 
@@ -118,12 +123,23 @@ class Reporter:
         try:
             if reached and self._lock.hold():
                 self._report_ledger()
+                self._sweep()
                 return
         except DatabaseUnavailable as error:
             metrics.REPORT_FAILURES.add(1, "ledger")
             log.warning("The ledger cannot be reported on: %s", error.message)
         self._ended = EndedJobs()  # another reports those that end meanwhile
         _forget()
+
+    def _sweep(self) -> None:
+        """Drop former generations of indexes that were kept for long enough."""
+        if time.monotonic() < self._sweep_due:
+            return
+        self._sweep_due = time.monotonic() + SWEEP_PERIOD
+        try:
+            Migrations(self._workspace, lambda: nullcontext(self._store), launching.run_job).sweep()
+        except RowbeamError as error:
+            log.warning("A former index could not be dropped and will be later: %s", error.message)
 
     def _report_ledger(self) -> None:
         with self._workspace.ledger.connect() as connection:

@@ -12,8 +12,8 @@ from tests.support.site import TABLE, JobSite, RunningJob
 
 pytestmark = pytest.mark.ray
 
-ROWS = 1500
-NEW = "stub@64:200"
+ROWS = 600
+NEW = "stub@64:300"
 
 
 class Changing(RunningJob):
@@ -32,7 +32,7 @@ def test_driver(open_site: Callable[..., JobSite]) -> None:
     site.insert(ROWS)
     site.backfill()
     running = Changing(site, {})
-    seen: JobProgress = running.wait_for(lambda job: job.processed_records >= 200)
+    seen: JobProgress = running.wait_for(lambda job: job.processed_records >= 100)
     running.driver().kill()
     broken = running.end()
     assert broken.state is JobState.INTERRUPTED

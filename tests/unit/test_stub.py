@@ -27,6 +27,16 @@ def test_vectors_are_unit_length_and_depend_on_the_text_alone(texts: list[str]) 
         assert np.array_equal(StubEncoder().encode([text]).vectors[0], vector)
 
 
+def test_a_stub_of_other_dimensions_is_another_space() -> None:
+    small = StubOptions.parse("stub@64:5")
+    assert small == StubOptions(5.0, 64)
+    assert small.space.dimensions == 64
+    assert small.space.space_id != STUB_SPACE.space_id
+    assert StubEncoder(dimensions=64).encode(["a b"]).vectors.shape == (1, 64)
+    with pytest.raises(ConfigError, match="no number of dimensions"):
+        StubOptions.parse("stub@many")
+
+
 def test_another_process_makes_the_same_vectors() -> None:
     code = (
         "from ray_app.encoders.stub import StubEncoder;"
