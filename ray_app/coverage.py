@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ray_app.db import dead_letters, ledger
+from ray_app.db.generations import list_migrations
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.source import SourceTable
 from ray_app.errors import UnknownTable
@@ -21,6 +24,11 @@ def coverage(workspace: Workspace, tenant: Tenant) -> list[CoverageRow]:
     refreshes what filters see.
     """
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
+    with workspace.ledger.connect() as connection:
+        beside = {
+            (row.table, row.vector_type): f"{row.space.model} {row.stage.replace('_', ' ')}"
+            for row in list_migrations(connection, tenant.incarnation).values()
+        }
     tables = dict.fromkeys([spec.name for spec in workspace.tables.select()])
     tables |= dict.fromkeys(table for table, _ in pinned)
     rows = []
@@ -31,7 +39,7 @@ def coverage(workspace: Workspace, tenant: Tenant) -> list[CoverageRow]:
             continue  # a platform need not have every shipped table
         kinds = [kind for table, kind in pinned if table == spec.name] or list(spec.vector_types)
         rows += [_cover(workspace, tenant, source, kind, pinned.get((spec.name, kind))) for kind in kinds]
-    return rows
+    return [replace(row, migration=beside.get((row.table, VectorType(row.vector_type)))) for row in rows]
 
 
 def _cover(

@@ -171,6 +171,8 @@ class CoverageRow:
     model: str | None
     #: Points in the ledger.
     points: int
+    #: What stands beside the index while its model is being changed, and until the former one is dropped.
+    migration: str | None = None
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,11 @@ def migrate(
 
     options = {"vector_types": split_names(vector_type)}
     with Rowbeam.open() as rowbeam:
-        rowbeam.migrations.sweep()
         if action is Action.STATUS:
             return _show_status(rowbeam.migrations.status(tenant), as_json=as_json)
         if action is Action.PLAN:
             return _show_plan(rowbeam, tenant, str(table), str(to), options, as_json=as_json)
+        rowbeam.migrations.sweep()
         if not yes:
             _confirm(rowbeam, action, tenant, str(table), to, options, as_json=as_json)
         if action is Action.ABORT:

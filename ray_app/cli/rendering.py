@@ -228,7 +228,8 @@ def coverage(found: Sequence[CoverageRow]) -> RenderableType:
             table,
             *(row.table, row.vector_type),
             *(f"{count:,}" for count in counts),
-            *(row.space_id or "none yet", (row.model or "").rpartition("/")[2]),
+            row.space_id or "none yet",
+            (row.model or "").rpartition("/")[2] + (f", {row.migration} beside it" if row.migration else ""),
         )
     return table
 

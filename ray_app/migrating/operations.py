@@ -32,7 +32,9 @@ OpenStore: TypeAlias = Callable[[], AbstractContextManager[VectorStore]]
 OnProgress: TypeAlias = Callable[[JobProgress], None]
 #: Seconds after a switch in which the former generation is not dropped: searches that had looked it up end.
 SEARCH_GRACE: Final = 30.0
-#: Times that the switch is tried before writes are found to come faster than they can be followed.
+#: Times that the switch waits for a moment with nothing left to follow, so that no write waits for a model;
+#: and times that it is tried in all before writes are found to come faster than they can be followed.
+PATIENT_TRIES: Final = 10
 TRIES: Final = 20
 
 
@@ -189,9 +191,10 @@ class Migrations:
                 )
         mark(workspace, change, Step.VERIFY)
         keep = timedelta(days=settings.migration_keep_days)
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
+            most = 0 if attempt < PATIENT_TRIES else switching.LAST_CHANGES
             _catch_up(followers)
-            waited = switching.switch(workspace, change.tenant, followers, change.pinned, keep)
+            waited = switching.switch(workspace, change.tenant, followers, change.pinned, keep, most)
             if waited is not None:
                 return waited
         raise ConflictError(
@@ -265,7 +268,7 @@ class Migrations:
 
 
 def _catch_up(followers: Sequence[Follower]) -> None:
-    """Follow what was noted until little is left: what comes meanwhile is for the next time."""
+    """Follow what was noted until little comes at a time."""
     for follower in followers:
-        while follower.behind() > switching.LAST_CHANGES // (2 * len(followers)):
-            follower.follow()
+        while follower.follow() > switching.LAST_CHANGES // (2 * len(followers)):
+            pass

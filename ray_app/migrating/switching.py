@@ -22,7 +22,7 @@ from ray_app.store.port import IndexKey, VectorStore
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 
-#: Changes left to follow while writes wait: about a second of work for a local model on a CPU.
+#: Changes that may be left to follow while writes wait: about a second of work for a local model on a CPU.
 LAST_CHANGES: Final = 100
 #: Seconds to wait for writes under way to end.
 GATE_SECONDS: Final = 10
@@ -34,12 +34,13 @@ def switch(
     followers: Sequence[Follower],
     pinned: Sequence[PinnedIndex],
     keep: timedelta,
+    most: int = LAST_CHANGES,
 ) -> float | None:
     """Bind the indexes to the generations that ``followers`` write, in one transaction.
 
     ``pinned[i]`` is the index that ``followers[i]`` replaces. Writes wait meanwhile; searches do not, and
     one that has looked the former binding up finds its generation for as long as it is kept. Answers for
-    how many seconds writes waited; None, and nothing changed, when too many records had changed meanwhile.
+    how many seconds writes waited; None, and nothing changed, when more than ``most`` records had.
 
     Raises:
         ConflictError: it was given up, or is not verified.
@@ -51,7 +52,7 @@ def switch(
         generations.close_gates(hold, [Generation.of(tenant.incarnation, index) for index in pinned])
         began = time.monotonic()
         lock_active(hold, tenant.incarnation)
-        if sum(follower.behind() for follower in followers) > LAST_CHANGES:
+        if sum(follower.behind() for follower in followers) > most:
             return None
         for follower in followers:
             while follower.follow():
@@ -103,6 +104,7 @@ def drop(workspace: Workspace, store: VectorStore, tenant: Tenant, row: Migratio
     scope = workspace.registry.scope(tenant)
     key = (tenant.incarnation, row.table, str(row.vector_type))
     with workspace.ledger.begin() as connection:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{GATE_SECONDS}s'"))
         # Nobody of this tenant writes meanwhile, so nothing comes to be in the space unseen.
         connection.execute(
             select(tenants.c.state).where(tenants.c.incarnation == tenant.incarnation).with_for_update()

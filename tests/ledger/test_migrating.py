@@ -107,8 +107,37 @@ def test_a_change_takes_over_whole(site: Arena) -> None:
     assert site.standing(old) == site.standing(new) == (30, 30)
     assert count_points(site.workspace, site.store, site.tenant) == (30, 30)
     (row,) = [row for row in coverage(site.workspace, site.tenant) if row.table == TABLE]
-    assert (row.space_id, row.embedded, row.stale) == (new.space_id, 30, 0)
+    assert (row.space_id, row.embedded, row.stale, row.migration) == (new.space_id, 30, 0, "stub kept")
     assert site.backfill().unchanged == 30
+
+
+def test_indexes_of_a_table_change_together_or_one_by_one(site: Arena) -> None:
+    pushes = PushSite.of(site.workspace, site.store, site.tenant)
+    kinds = ["content", "metadata"]
+    rows = [{"id": n, "summary": f"row number{n}", "status": f"status{n}"} for n in range(1, 6)]
+    for row in rows:
+        site.sql(
+            "INSERT INTO issues (client_id, id, summary, status) VALUES (1, :id, :summary, :status)", **row
+        )
+    pushes.push(*rows, kinds=kinds)
+    new = other_space(site)
+
+    def spaces() -> dict[str, str]:
+        pinned = list_indexes(site.workspace.ledger, site.tenant.incarnation)
+        return {kind: index.space.space_id for (table, kind), index in pinned.items() if table == "issues"}
+
+    assert site.migrations.run("acme", "issues", to=NEW, vector_types=["metadata"]).switched
+    assert spaces() == {"content": site.space.space_id, "metadata": new.space_id}
+    assert site.migrations.rollback("acme", "issues", vector_types=["metadata"]).switched
+    assert set(spaces().values()) == {site.space.space_id}
+    # One begins anew and one goes back to what was kept.
+    done = site.migrations.run("acme", "issues", to=NEW)
+    assert done.switched
+    assert [status.vector_type for status in done.indexes] == kinds
+    assert spaces() == dict.fromkeys(kinds, new.space_id)
+    assert (done.job.counts.embedded, done.job.counts.unchanged) == (5, 5)
+    assert pushes.find("number4", limit=1) == ["4"]
+    assert site.migrations.finish("acme", "issues") == []
 
 
 def test_spaces_are_named_by_id_model_and_setting(site: Arena) -> None:
