@@ -20,6 +20,7 @@ from deployments.placement import (
     gateway_placement,
     gpu_placement,
     needs_head,
+    other_placement,
     replica_logs,
     router_placement,
 )
@@ -45,7 +46,7 @@ def build(options: ServingOptions) -> Application:
     if options.max_gpu_replicas and StubOptions.parse(settings.local_model) is None and _cluster_has_gpu():
         handles[LOCAL_GPU] = _model(LOCAL_GPU, gpu_placement(options), "cuda", settings)
     if settings.other_model is not None:
-        handles[LOCAL_OTHER] = _model(LOCAL_OTHER, cpu_placement(options), "cpu", settings.local_models[1])
+        handles[LOCAL_OTHER] = _model(LOCAL_OTHER, other_placement(options), "cpu", settings.local_models[1])
     if settings.gateway is not None:
         from deployments.gateway_proxy import GatewayProxyReplica
 

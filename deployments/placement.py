@@ -13,6 +13,7 @@ from ray_app.settings import Settings
 ROUTER_CPUS: Final = 0.25
 GATEWAY_CPUS: Final = 0.1
 GPU_REPLICA_CPUS: Final = 0.5
+OTHER_MODEL_CPUS: Final = 0.05
 #: The driver of a job waits for its stages. With a share of a CPU it goes where there are any: to a worker,
 #: where a head that dies and comes back does not end it.
 DRIVER_CPUS: Final = 0.1
@@ -46,6 +47,15 @@ def gpu_placement(options: ServingOptions) -> ModelPlacement:
     """Replicas on a share of a GPU. Ray schedules the share; the device's memory is not divided."""
     taken = {"num_cpus": GPU_REPLICA_CPUS, "num_gpus": options.gpu_share}
     return ModelPlacement(1, _model(taken, options.max_gpu_replicas))
+
+
+def other_placement(options: ServingOptions) -> ModelPlacement:
+    """Replicas of the second local model, on CPUs. They claim next to nothing of them: the model is there while
+    indexes change to it or from it, and the job that does so has to fit beside both.
+    """
+    return ModelPlacement(
+        options.threads_per_replica, _model({"num_cpus": OTHER_MODEL_CPUS}, options.max_cpu_replicas)
+    )
 
 
 def router_placement(options: ServingOptions, settings: Settings) -> dict[str, Any]:
