@@ -50,8 +50,10 @@ def gpu_placement(options: ServingOptions) -> ModelPlacement:
 
 
 def other_placement(options: ServingOptions) -> ModelPlacement:
-    """Replicas of the second local model, on CPUs. They claim next to nothing of them: the model is there while
-    indexes change to it or from it, and the job that does so has to fit beside both.
+    """Replicas of the second local model, on CPUs.
+
+    They claim next to nothing of them: the model is there while indexes change to it or from it, and the
+    job that does so has to fit beside both.
     """
     return ModelPlacement(
         options.threads_per_replica, _model({"num_cpus": OTHER_MODEL_CPUS}, options.max_cpu_replicas)

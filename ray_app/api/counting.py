@@ -55,7 +55,9 @@ def count(workspace: Workspace, inputs: Inputs, space: EmbeddingSpace, *, trunca
     texts = [
         item
         if isinstance(item, str)
-        else _decode(workspace.settings, item, inputs.name(index), space, truncate=truncate)
+        else _decode(
+            workspace.providers.local_settings(space), item, inputs.name(index), space, truncate=truncate
+        )
         for index, item in enumerate(inputs.items)
     ]
     longest = space.max_tokens * _CHARS_PER_TOKEN

@@ -103,6 +103,12 @@ class ProviderCatalog:
 
         return gateway_chunker(gateway)
 
+    def local_settings(self, space: EmbeddingSpace) -> Settings:
+        """The settings with the local model of ``space`` as their ``local_model``. Raises ConfigError."""
+        if self._gateway_of(space) is not None:
+            raise ConfigError(f"No local model serves {_describe(space)}.")
+        return self._local[space.space_id]
+
     def provider_name(self, space: EmbeddingSpace | str) -> str:
         """The name its provider will have, told without loading it."""
         if self._gateway_of(space) is not None:
