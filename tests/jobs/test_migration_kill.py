@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import text
 
+from ray_app.launching import open_store_for
 from ray_app.migrating.states import Stage
 from ray_app.reports import JobProgress, JobState
+from tests.support.pushes import PushSite
 from tests.support.site import TABLE, JobSite, RunningJob
 
 pytestmark = pytest.mark.ray
@@ -27,10 +30,20 @@ class Changing(RunningJob):
             self.fault = fault
 
 
+def push_rows(site: JobSite) -> None:
+    """Embed all rows in this process: the first index, without a job of its own."""
+    with site.database.connect() as connection:
+        rows = connection.execute(text(f"SELECT id, title, description FROM {TABLE}")).mappings().all()
+    workspace = site.rowbeam.workspace
+    with open_store_for(workspace.settings) as store:
+        pushes = PushSite.of(workspace, store, workspace.registry.get("acme"))
+        pushes.push(*map(dict, rows), table=TABLE, kinds=["content"])
+
+
 def test_driver(open_site: Callable[..., JobSite]) -> None:
-    site = open_site(local_model="stub", other_model=NEW)
+    site = open_site(local_model="stub", other_model=NEW, migration_sample=5)
     site.insert(ROWS)
-    site.backfill()
+    push_rows(site)
     running = Changing(site, {})
     seen: JobProgress = running.wait_for(lambda job: job.processed_records >= 100)
     running.driver().kill()

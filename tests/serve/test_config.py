@@ -94,11 +94,19 @@ def test_gpu_replicas_are_made_where_a_gpu_is(
     placed = {name: bound._bound_deployment for name, bound in models.items()}
     assert len(placed) == expected
     assert placed[names.LOCAL_CPU].ray_actor_options["num_cpus"] == 3
-    assert placed[names.LOCAL_CPU].init_args == (3, "cpu")
+    assert placed[names.LOCAL_CPU].init_args == (3, "cpu", model)
     if expected == 2:
         assert placed[names.LOCAL_GPU].ray_actor_options["num_gpus"] == 0.25
         assert placed[names.LOCAL_GPU].init_args[1] == "cuda"
         assert placed[names.LOCAL_GPU].func_or_class is placed[names.LOCAL_CPU].func_or_class
+
+
+def test_a_second_local_model_has_replicas_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWBEAM_LOCAL_MODEL", "stub")
+    monkeypatch.setenv("ROWBEAM_OTHER_MODEL", "stub@64")
+    _, models = build(ServingOptions(cpu_threads=3))._bound_deployment.init_args
+    placed = {name: bound._bound_deployment.init_args for name, bound in models.items()}
+    assert placed == {names.LOCAL_CPU: (3, "cpu", "stub"), names.LOCAL_OTHER: (3, "cpu", "stub@64")}
 
 
 SERVERS = {"ROWBEAM_DATABASE_URL": "postgresql://db/rowbeam", "ROWBEAM_QDRANT_URL": "http://qdrant:6333"}
