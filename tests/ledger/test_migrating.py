@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -14,9 +15,10 @@ from ray_app.db import ledger
 from ray_app.db.indexes import list_indexes
 from ray_app.encoders.stub import POISON
 from ray_app.errors import ConfigError, ConflictError, IndexMoved, InputError
-from ray_app.migrating import switching, verifying
+from ray_app.migrating import operations, switching, verifying
 from ray_app.migrating.following import Follower
 from ray_app.migrating.operations import Migrations
+from ray_app.migrating.reports import Verification
 from ray_app.migrating.states import Stage
 from ray_app.onboarding import count_points, remove_tenant
 from ray_app.parts import Part
@@ -179,6 +181,30 @@ def test_the_new_one_follows_what_is_pushed_and_taken_out_while_it_is_built(site
     assert site.find("okapi", limit=1) == ["40"]
     assert "2" not in site.find("number2", limit=30)
     assert site.find("number3", limit=1) == ["3"]
+
+
+def test_what_is_written_after_the_verification_is_followed_too(
+    site: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushes, verify = PushSite.of(site.workspace, site.store, site.tenant), operations.verify
+
+    def verify_and_write(*arguments: Any) -> Verification:
+        found = verify(*arguments)
+        site.retitle(11, "a last lynx")
+        pushes.push({"id": 11, "title": "a last lynx"}, table=TABLE)
+        site.sql("DELETE FROM pull_requests WHERE id = 12")
+        scope = site.workspace.registry.scope(site.tenant)
+        delete_record(pushes.directory, site.tenant, scope, TABLE, "12")
+        site.retitle(13, "a last stoat")
+        assert site.backfill().embedded == 1
+        return found
+
+    monkeypatch.setattr(operations, "verify", verify_and_write)
+    assert site.migrations.run("acme", TABLE, to=NEW).switched
+    assert site.find("lynx", limit=1) == ["11"]
+    assert site.find("stoat", limit=1) == ["13"]
+    assert "12" not in site.find("number12", limit=30)
+    assert count_points(site.workspace, site.store, site.tenant) == (29, 29)
 
 
 def test_a_push_that_began_before_the_switch_lands_where_the_index_is_then(site: Arena) -> None:
