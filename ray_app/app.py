@@ -27,6 +27,8 @@ from ray_app.db.progress import job_progress, list_jobs
 from ray_app.loading import load_jsonl
 from ray_app.migrating.operations import Migrations
 from ray_app.planning import make_plan
+from ray_app.reconciling.operation import GRACE, Repair, reconcile
+from ray_app.reconciling.reports import ReconcileReport
 from ray_app.reports import (
     CoverageRow,
     DeadLetter,
@@ -229,6 +231,28 @@ class Rowbeam:
         if job_id is None:
             return None
         return launching.run_job(self.workspace, owner, job_id, on_progress, new=True)
+
+    def reconcile(
+        self,
+        tenant: str,
+        *,
+        tables: Sequence[str] | None = None,
+        vector_types: Sequence[str] | None = None,
+        repair: Repair | None = None,
+        grace: float = GRACE,
+        on_progress: Callable[[JobProgress], None] | None = None,
+    ) -> ReconcileReport:
+        """Compare the tenant's rows, ledger and points both ways, and mend what differs when asked to."""
+        return reconcile(
+            self.workspace,
+            self._store,
+            self.workspace.registry.get(tenant),
+            tables=tables,
+            vector_types=vector_types,
+            repair=repair,
+            grace=grace,
+            on_progress=on_progress,
+        )
 
     def search(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
@@ -19,8 +19,8 @@ from ray_app.store.port import IndexKey, VectorStore
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 
-#: Dead letters of one range of a redrive.
-REDRIVE_RECORDS = 100
+#: Records of one range that names them.
+IDS_RECORDS = 100
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,21 @@ def create_redrive(workspace: Workspace, tenant: Tenant) -> str | None:
     return _create(workspace, tenant, "redrive", targets, work, None)
 
 
+def create_repair(
+    workspace: Workspace, tenant: Tenant, records: Mapping[tuple[str, str], Sequence[str]]
+) -> str:
+    """A pending job that brings the vectors of ``records``, by (table, vector type), in step with their rows.
+
+    Raises:
+        JobConflict: another job works on one of their tables.
+    """
+    tables = list(dict.fromkeys(table for table, _ in records))
+    kinds = list(dict.fromkeys(kind for _, kind in records))
+    targets, _ = choose_targets(workspace, tenant, tables, kinds, None)
+    targets = [target for target in targets if _name(target) in records]
+    return _create(workspace, tenant, "repair", targets, _work_of(records), None)
+
+
 def ensure_indexes(
     workspace: Workspace, store: VectorStore, tenant: Tenant, indexes: Iterable[PinnedIndex]
 ) -> None:
@@ -132,11 +147,15 @@ def _redrive_work(letters: list[DeadLetter]) -> list[RangeSpec]:
     by_index: dict[tuple[str, str], list[str]] = {}
     for letter in letters:
         by_index.setdefault((letter.table, letter.vector_type), []).append(letter.record_id)
+    return _work_of(by_index)
+
+
+def _work_of(records: Mapping[tuple[str, str], Sequence[str]]) -> list[RangeSpec]:
     return [
         RangeSpec("ids", table, kind, None, None, len(piece), tuple(piece))
-        for (table, kind), records in by_index.items()
-        for start in range(0, len(records), REDRIVE_RECORDS)
-        if (piece := records[start : start + REDRIVE_RECORDS])
+        for (table, kind), ids in records.items()
+        for start in range(0, len(ids), IDS_RECORDS)
+        if (piece := ids[start : start + IDS_RECORDS])
     ]
 
 

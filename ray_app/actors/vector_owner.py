@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,17 @@ from ray_app.errors import RowbeamError, StoreUnavailable
 from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
-from ray_app.store.port import Condition, DataChange, Hit, IndexKey, PointBatch, StoredPoint, StoredVector
+from ray_app.store.port import (
+    Condition,
+    DataChange,
+    Digest,
+    Hit,
+    IndexKey,
+    PointBatch,
+    StoredPoint,
+    StoredVector,
+    Stray,
+)
 from ray_app.tenants import TenantScope
 
 
@@ -150,6 +161,29 @@ class OwnedStore:
 
     def scroll(self, scope: TenantScope, index: IndexKey, *, page: int = 1000) -> Iterator[StoredPoint]:
         yield from self._get(self._actor.scroll_page.remote(scope, index, page))
+
+    def digest(self, scope: TenantScope, index: IndexKey, lo: UUID, hi: UUID) -> Digest:
+        digest: Digest = self._call("digest", scope, index, lo, hi)
+        return digest
+
+    def points_between(self, scope: TenantScope, index: IndexKey, lo: UUID, hi: UUID) -> list[StoredPoint]:
+        points: list[StoredPoint] = self._call("points_between", scope, index, lo, hi)
+        return points
+
+    def points_of(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> list[StoredPoint]:
+        points: list[StoredPoint] = self._call("points_of", scope, index, keys)
+        return points
+
+    def strays(
+        self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int
+    ) -> list[Stray]:
+        found: list[Stray] = self._call("strays", scope, space, partitions, limit)
+        return found
+
+    def remove_strays(self, scope: TenantScope, space: EmbeddingSpace, point_ids: Sequence[UUID]) -> None:
+        self._call("remove_strays", scope, space, point_ids)
 
     def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
         self._call("drop_index", scope, index)

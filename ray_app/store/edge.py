@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import qdrant_edge as edge
 
@@ -16,7 +17,7 @@ from ray_app.spaces import EmbeddingSpace
 from ray_app.store import edge_models, payload
 from ray_app.store.edge_models import DIALECT
 from ray_app.store.edge_shards import ShardPool
-from ray_app.store.filters import Where, translate
+from ray_app.store.filters import Where, outside, translate
 from ray_app.store.isolated import IsolatedStore
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.port import IndexKey
@@ -149,12 +150,13 @@ class EdgeStore(IsolatedStore):
         limit: int,
         *,
         vectors: bool = False,
+        keys: Sequence[str] = payload.AUDIT_KEYS,
     ) -> tuple[list[Found], Any]:
         request = edge.ScrollRequest(
             offset=offset,
             limit=limit,
             filter=translate(where, DIALECT),
-            with_payload=list(payload.AUDIT_KEYS),
+            with_payload=list(keys),
             with_vector=[payload.VECTOR] if vectors else False,
         )
         with self._shards.use(self._path(scope, space)) as shard:
@@ -164,6 +166,27 @@ class EdgeStore(IsolatedStore):
             for record in records
         ]
         return found, following
+
+    def _outside(
+        self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int
+    ) -> list[Found]:
+        request = edge.ScrollRequest(
+            limit=limit,
+            filter=outside(str(scope.incarnation), [str(name) for name in partitions], DIALECT),
+            with_payload=[payload.TENANT, payload.PARTITION],
+            with_vector=False,
+        )
+        with self._shards.use(self._path(scope, space)) as shard:
+            records, _ = ([], None) if shard is None else shard.scroll(request)
+        return [Found(str(record.id), record.payload or {}) for record in records]
+
+    def _remove_ids(self, scope: TenantScope, space: EmbeddingSpace, ids: Sequence[str]) -> None:
+        # By id alone: the folder is the tenant's own, whatever its points say.
+        doomed = DIALECT.all_and_none([DIALECT.has_id(list(ids))], [])
+        with self._shards.use(self._path(scope, space)) as shard:
+            if shard is not None:
+                shard.update(edge.UpdateOperation.delete_points_by_filter(doomed))
+                shard.flush()
 
     def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
         request = edge.CountRequest(exact=True, filter=translate(where, DIALECT))

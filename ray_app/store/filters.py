@@ -155,3 +155,18 @@ def require_tenant(compiled: Any, tenant: UUID) -> None:
                 return
     ISOLATION_VIOLATIONS.add(1)
     raise IsolationViolation("A filter without its tenant condition was about to reach the vector store.")
+
+
+def outside(tenant: str, partitions: list[str], dialect: Dialect, *, everybody: bool = True) -> Any:
+    """The engine's filter for a tenant's points outside of ``partitions``; with ``everybody``, which is for
+    a place of the tenant's own, also for whatever is there under another name."""
+
+    def lacking(key: str, values: list[str]) -> Any:
+        return dialect.all_and_none([], [dialect.matched(key, dialect.values(values))] if values else [])
+
+    elsewhere = lacking(payload.PARTITION, partitions)
+    if everybody:
+        return dialect.any_of([lacking(payload.TENANT, [tenant]), elsewhere])
+    compiled = dialect.all_and_none([_condition(Match(payload.TENANT, (tenant,)), dialect), elsewhere], [])
+    require_tenant(compiled, UUID(tenant))
+    return compiled

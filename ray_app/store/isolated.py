@@ -1,12 +1,12 @@
 """The port, implemented once over what an engine can do: every tenant wall stands here.
 
-An adapter supplies eight primitives that move neutral points and ``Where`` filters. Stamping,
+An adapter supplies ten primitives that move neutral points and ``Where`` filters. Stamping,
 validation, filter compilation and the check of results are not left to it.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ray_app.errors import InputError
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
+from ray_app.store.auditing import AuditedStore
 from ray_app.store.conditions import check_fields, compile_conditions
 from ray_app.store.filters import Where, cut_ids
 from ray_app.store.payload import Found, NewPoint
@@ -37,7 +38,7 @@ from ray_app.tenants import TenantScope
 _CHUNKS: Final = 64
 
 
-class IsolatedStore(ABC):
+class IsolatedStore(AuditedStore):
     """A ``VectorStore`` over an engine."""
 
     def ensure_index(self, scope: TenantScope, index: IndexKey, payload_fields: Sequence[str]) -> None:
@@ -215,22 +216,6 @@ class IsolatedStore(ABC):
         """The nearest points that ``where`` matches, best first, with ``payload.HIT_KEYS``.
 
         By cosine to a vector; by BM25 to words, where IDF counts ``where.corpus()`` alone.
-        """
-
-    @abstractmethod
-    def _page(
-        self,
-        scope: TenantScope,
-        space: EmbeddingSpace,
-        where: Where,
-        offset: Any,
-        limit: int,
-        *,
-        vectors: bool = False,
-    ) -> tuple[list[Found], Any]:
-        """A page of what ``where`` matches, with ``payload.AUDIT_KEYS``, and the next offset or None.
-
-        ``vectors`` brings the points' vectors too.
         """
 
     @abstractmethod

@@ -22,7 +22,7 @@ from ray_app.store.port import Hit, IndexKey, PointBatch, PointMeta, Scalar, Sto
 from ray_app.store.sizing import json_bytes
 from ray_app.store.words import WordVector, document_vector
 from ray_app.tenants import TenantScope
-from ray_app.text import SNIPPET_CHARS
+from ray_app.text import SNIPPET_CHARS, data_hash
 
 #: Names of a point's two vectors: of its meaning, and of its words.
 VECTOR: Final = "dense"
@@ -249,4 +249,16 @@ def as_stored_vectors(found: Sequence[Found]) -> dict[tuple[str, int], StoredVec
 
 def as_stored(found: Found) -> StoredPoint:
     payload = found.payload
-    return StoredPoint(UUID(found.point_id), payload[RECORD], payload[CHUNK], payload[HASH], payload[VERSION])
+    return StoredPoint(
+        UUID(found.point_id),
+        *(payload[RECORD], payload[CHUNK], payload[HASH], payload[VERSION]),
+        data_hash(payload[DATA]) if DATA in payload else "",
+    )
+
+
+def as_partition(found: Found) -> UUID | None:
+    """The point's partition, None where it names none that could be one."""
+    try:
+        return UUID(str(found.payload.get(PARTITION)))
+    except ValueError:
+        return None

@@ -101,6 +101,29 @@ class StoredPoint:
     chunk: int
     content_hash: str
     version: int
+    #: ``text.data_hash`` of the payload columns; "" where they were not read.
+    data_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a set of points comes to; equal sets have equal digests.
+
+    ``bits`` is the exclusive or of the first 64 bits of each point's MD5 (see ``point_digest``).
+    """
+
+    points: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A point where the tenant's points are, in a partition that was not named, or another tenant's."""
+
+    point_id: UUID
+    #: Whether it carries another tenant's name, or none.
+    foreign: bool
+    partition: UUID | None
 
 
 @dataclass(frozen=True)
@@ -180,6 +203,28 @@ class VectorStore(Protocol):
 
     def scroll(self, scope: TenantScope, index: IndexKey, *, page: int = 1000) -> Iterator[StoredPoint]:
         """Every point of the index, in no particular order, ``page`` fetched at a time."""
+
+    def digest(self, scope: TenantScope, index: IndexKey, lo: UUID, hi: UUID) -> Digest:
+        """Of the points of the index with ids from ``lo`` to ``hi``, both included."""
+
+    def points_between(self, scope: TenantScope, index: IndexKey, lo: UUID, hi: UUID) -> list[StoredPoint]:
+        """Those points, by id, with the hash of their payload columns."""
+
+    def points_of(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> list[StoredPoint]:
+        """The points of (record_id, chunk) ``keys``, as ``points_between``; missing ones are left out."""
+
+    def strays(
+        self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int
+    ) -> list[Stray]:
+        """At most ``limit`` points of the tenant's in ``space`` outside of ``partitions``.
+
+        Where the tenant has a place of its own (embedded, dedicated) other tenants' points in it too.
+        """
+
+    def remove_strays(self, scope: TenantScope, space: EmbeddingSpace, point_ids: Sequence[UUID]) -> None:
+        """Delete points by id, where ``strays`` looks; durable when this returns. Missing are fine."""
 
     def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
         """Delete every point of the index."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,13 @@ from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import (
     Condition,
     DataChange,
+    Digest,
     Hit,
     IndexKey,
     PointBatch,
     StoredPoint,
     StoredVector,
+    Stray,
     VectorStore,
 )
 from ray_app.tenants import Placement, TenantScope
@@ -115,6 +118,30 @@ class RoutedStore:
 
     def scroll(self, scope: TenantScope, index: IndexKey, *, page: int = 1000) -> Iterator[StoredPoint]:
         return self._of(scope).scroll(scope, index, page=page)
+
+    def digest(self, scope: TenantScope, index: IndexKey, lo: UUID, hi: UUID) -> Digest:
+        with self._timed(scope, "digest") as store:
+            return store.digest(scope, index, lo, hi)
+
+    def points_between(self, scope: TenantScope, index: IndexKey, lo: UUID, hi: UUID) -> list[StoredPoint]:
+        with self._timed(scope, "points_between") as store:
+            return store.points_between(scope, index, lo, hi)
+
+    def points_of(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> list[StoredPoint]:
+        with self._timed(scope, "points_of") as store:
+            return store.points_of(scope, index, keys)
+
+    def strays(
+        self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int
+    ) -> list[Stray]:
+        with self._timed(scope, "strays") as store:
+            return store.strays(scope, space, partitions, limit)
+
+    def remove_strays(self, scope: TenantScope, space: EmbeddingSpace, point_ids: Sequence[UUID]) -> None:
+        with self._timed(scope, "remove_strays") as store:
+            store.remove_strays(scope, space, point_ids)
 
     def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
         with self._timed(scope, "drop_index") as store:

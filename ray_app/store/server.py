@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from qdrant_client import QdrantClient, models
 
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload, server_models
 from ray_app.store import server_setup as setup
-from ray_app.store.filters import Where, translate
+from ray_app.store.filters import Where, outside, translate
 from ray_app.store.isolated import IsolatedStore
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.ranking import MAX_FETCH
@@ -183,6 +184,7 @@ class ServerStore(IsolatedStore):
         limit: int,
         *,
         vectors: bool = False,
+        keys: Sequence[str] = payload.AUDIT_KEYS,
     ) -> tuple[list[Found], Any]:
         def read(name: str) -> tuple[list[models.Record], Any]:
             return self._client.scroll(
@@ -190,7 +192,7 @@ class ServerStore(IsolatedStore):
                 scroll_filter=translate(where, DIALECT),
                 offset=offset,
                 limit=limit,
-                with_payload=list(payload.AUDIT_KEYS),
+                with_payload=list(keys),
                 with_vectors=[payload.VECTOR] if vectors else False,
             )
 
@@ -200,6 +202,29 @@ class ServerStore(IsolatedStore):
             for record in records
         ]
         return found, following
+
+    def _outside(
+        self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int
+    ) -> list[Found]:
+        own = scope.placement is Placement.DEDICATED
+        found = outside(str(scope.incarnation), [str(name) for name in partitions], DIALECT, everybody=own)
+
+        def read(name: str) -> list[models.Record]:
+            keys = [payload.TENANT, payload.PARTITION]
+            return self._client.scroll(name, scroll_filter=found, limit=limit, with_payload=keys)[0]
+
+        records = self._read(traffic_name(scope, space), read) or []
+        return [Found(str(record.id), record.payload or {}) for record in records]
+
+    def _remove_ids(self, scope: TenantScope, space: EmbeddingSpace, ids: Sequence[str]) -> None:
+        if scope.placement is not Placement.DEDICATED:
+            self._remove(scope, space, [Where(scope.incarnation, ids=tuple(ids))])
+            return
+        name = traffic_name(scope, space)
+        if self._exists(name):
+            doomed = models.FilterSelector(filter=DIALECT.all_and_none([DIALECT.has_id(list(ids))], []))
+            delete = partial(self._client.delete, name, wait=True, ordering=models.WriteOrdering.STRONG)
+            self._apply(name, partial(delete, points_selector=doomed))
 
     def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
         """Walked, not asked for: strict mode refuses an exact count and an approximate one proves nothing."""

@@ -1,0 +1,1 @@
+"""Whether tables, ledger and vector store say the same, and making them."""
