@@ -13,18 +13,21 @@ from typing import Final
 from ray_app import launching
 from ray_app.backfilling import create_repair
 from ray_app.db import audits
+from ray_app.db.generations import Generation, admit, pass_gates
 from ray_app.db.jobs import fail_pending
 from ray_app.db.records import lock_records
 from ray_app.db.registry import lock_active
 from ray_app.errors import ConflictError
+from ray_app.parts import Part, PartKey
 from ray_app.reconciling.drift import Kind
 from ray_app.reconciling.index_survey import JUDGED, IndexSurvey, pieces
 from ray_app.reconciling.reports import DriftCount, Finding, ReconcileReport
 from ray_app.reconciling.survey import IndexState, Survey, survey_tenant
-from ray_app.reports import JobProgress
+from ray_app.reports import Counts, JobProgress
 from ray_app.store.port import VectorStore
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
+from ray_app.writing import follow_part
 
 #: Share of the rows or points that a repair may change unless it is forced; of few rows, so many records.
 SHARE: Final = 0.1
@@ -63,6 +66,7 @@ def reconcile(
     Raises:
         ConflictError: more would change than the repair's share; nothing was changed.
         JobConflict: a job works on a table that needs mending; nothing was changed.
+        IndexMoved: an index changed its model meanwhile.
         UnknownTable, StoreUnavailable, DatabaseUnavailable.
     """
     began = time.monotonic()
@@ -153,8 +157,11 @@ def _mend_index(workspace: Workspace, store: VectorStore, tenant: Tenant, state:
     for records in pieces(list(state.verdicts), JUDGED):
         seen = [(record, chunk) for record in records for chunk in state.verdicts[record].chunks]
         with workspace.ledger.begin() as connection:
+            generation = Generation(*survey.place)
+            pass_gates(connection, [generation])
             lock_records(connection, tenant.incarnation, survey.key.table, records)
             lock_active(connection, tenant.incarnation)
+            standing = admit(connection, generation)
             # Judged again: what was written since is not to be undone.
             now = survey.judge_locked(connection, records, seen)
             spoiled = [r for r, verdict in now.items() if verdict.kind in (Kind.MISSING, Kind.STALE)]
@@ -167,7 +174,17 @@ def _mend_index(workspace: Workspace, store: VectorStore, tenant: Tenant, state:
             if doomed:
                 store.delete(scope, survey.key, sorted(set(doomed)))
             audits.forget(connection, survey.place, gone)
+            if standing is not None:
+                follow_part(connection, store, scope, standing, _taken_out(survey, gone))
             audits.spoil(connection, survey.place, spoiled)
+
+
+def _taken_out(survey: IndexSurvey, records: Sequence[str]) -> Part:
+    """What a sweep would have written of records that are gone."""
+    key = survey.key
+    drops = [(record, 0) for record in records]
+    nowhere = PartKey("", 0, 0, None, None)
+    return Part(nowhere, key.table, key.vector_type, key.space.space_id, 0, Counts(), drops=drops)
 
 
 def _report(

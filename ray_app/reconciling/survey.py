@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
 
 from ray_app.db import audits
+from ray_app.db.generations import list_migrations
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.schema import spaces
 from ray_app.identity import partition_id
@@ -78,8 +79,16 @@ class Survey:
 
 
 def generations(workspace: Workspace, tenant: Tenant) -> list[PinnedIndex]:
-    """Every index of the tenant, once for each space that it may have points in."""
-    return list(list_indexes(workspace.ledger, tenant.incarnation).values())
+    """The tenant's indexes as they are pinned, then the generations that stand beside some of them: built, or
+    kept, in a change of model. Those may have points, and are not compared: they are brought up to
+    date when they are switched to."""
+    pinned = list_indexes(workspace.ledger, tenant.incarnation)
+    with workspace.ledger.connect() as connection:
+        beside = list_migrations(connection, tenant.incarnation)
+    return [
+        *pinned.values(),
+        *(replace(pinned[where], space=row.space) for where, row in beside.items() if where in pinned),
+    ]
 
 
 def survey_tenant(
@@ -99,9 +108,10 @@ def survey_tenant(
         StoreUnavailable, DatabaseUnavailable: one of the three sides cannot be read.
     """
     scope = workspace.registry.scope(tenant)
+    pinned = list_indexes(workspace.ledger, tenant.incarnation)
     indexes = generations(workspace, tenant)
     survey = Survey()
-    for index in indexes:
+    for index in pinned.values():
         if (tables is None or index.table in tables) and (
             vector_types is None or index.vector_type in vector_types
         ):
