@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from ray_app import prescan
 from ray_app.db import jobs
@@ -27,6 +27,20 @@ from ray_app.workspace import Workspace
 POLL: Final = 0.5
 #: Seconds of looking for unchanged rows before the job gets a process of its own.
 SETTLE_SECONDS: Final = 5.0
+
+
+class JobRunner(Protocol):
+    """Drives a job to its end, as ``run_job`` does in a child process."""
+
+    def __call__(
+        self,
+        workspace: Workspace,
+        tenant: Tenant,
+        job_id: str,
+        on_progress: Callable[[JobProgress], None] | None,
+        *,
+        new: bool,
+    ) -> JobProgress: ...
 
 
 def run_job(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import update
@@ -19,6 +19,7 @@ from ray_app.db.progress import job_progress
 from ray_app.db.registry import lock_active
 from ray_app.db.schema import index_migrations, spaces
 from ray_app.errors import ConflictError, UnknownTable
+from ray_app.launching import JobRunner
 from ray_app.migrating.states import Stage, Step, follow
 from ray_app.planning import Target, cut_work
 from ray_app.reports import JobProgress
@@ -29,20 +30,6 @@ from ray_app.workspace import Workspace
 
 #: Seconds between looks at a job that another process drives.
 _POLL: Final = 0.5
-
-
-class JobRunner(Protocol):
-    """Drives a job to its end, as ``launching.run_job`` does in a child process."""
-
-    def __call__(
-        self,
-        workspace: Workspace,
-        tenant: Tenant,
-        job_id: str,
-        on_progress: Callable[[JobProgress], None] | None,
-        *,
-        new: bool,
-    ) -> JobProgress: ...
 
 
 @dataclass(frozen=True)

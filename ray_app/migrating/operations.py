@@ -16,8 +16,9 @@ from ray_app.db.generations import MigrationRow
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.progress import job_progress
 from ray_app.errors import ConflictError
+from ray_app.launching import JobRunner
 from ray_app.migrating import building, switching
-from ray_app.migrating.building import Change, JobRunner, begin, chosen_indexes, mark, plan_change, run_pass
+from ray_app.migrating.building import Change, begin, chosen_indexes, mark, plan_change, run_pass
 from ray_app.migrating.following import Follower
 from ray_app.migrating.reports import Migrated, MigrationStatus, Verification
 from ray_app.migrating.states import Stage, Step

@@ -18,6 +18,7 @@ from ray_app.db.jobs import fail_pending
 from ray_app.db.records import lock_records
 from ray_app.db.registry import lock_active
 from ray_app.errors import ConflictError
+from ray_app.launching import JobRunner
 from ray_app.parts import Part, PartKey
 from ray_app.reconciling.drift import Kind
 from ray_app.reconciling.index_survey import JUDGED, IndexSurvey, pieces
@@ -58,6 +59,7 @@ def reconcile(
     repair: Repair | None = None,
     grace: float = GRACE,
     on_progress: Callable[[JobProgress], None] | None = None,
+    run_job: JobRunner = launching.run_job,
 ) -> ReconcileReport:
     """Compare a tenant's rows, ledger and points, and mend what differs when there is a ``repair``.
 
@@ -76,7 +78,7 @@ def reconcile(
     if repair is not None and survey.drift:
         _check_share(survey, repair)
         for _ in range(ROUNDS):
-            jobs += _mend(workspace, open_store, tenant, survey, on_progress)
+            jobs += _mend(workspace, open_store, tenant, survey, partial(run_job, on_progress=on_progress))
             survey = look()
             if not survey.drift:
                 break
@@ -111,7 +113,7 @@ def _mend(
     open_store: OpenStore,
     tenant: Tenant,
     survey: Survey,
-    on_progress: Callable[[JobProgress], None] | None,
+    run_job: Callable[..., JobProgress],
 ) -> list[str]:
     """The jobs that were run."""
     lacking = {
@@ -131,7 +133,7 @@ def _mend(
         raise
     if job_id is None:
         return []
-    launching.run_job(workspace, tenant, job_id, on_progress, new=True)
+    run_job(workspace, tenant, job_id, new=True)
     return [job_id]
 
 

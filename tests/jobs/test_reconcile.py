@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -29,7 +28,6 @@ from tests.support.site import TABLE, JobSite
 pytestmark = pytest.mark.ray
 
 ROWS = 120
-FORCED = Repair(share=None)
 
 
 @contextmanager
@@ -136,98 +134,3 @@ def test_single_records_of_every_kind(open_site: Callable[..., JobSite]) -> None
     with opened(site) as (store, scope, key):
         assert {point.record_id for point in store.scroll(scope, key)}.isdisjoint({"gone", "10", "11", "12"})
     assert [hit.record_id for hit in site.rowbeam.search("acme", TABLE, "another title", limit=2)]
-
-
-class Backup:
-    """Both databases as they were at one time."""
-
-    def __init__(self, site: JobSite, folder: Path) -> None:
-        self._site, self._folder = site, folder
-        shutil.copytree(vectors_folder(site), folder)
-        for table in (TABLE, "rowbeam.qdrant_vectors"):
-            site.sql(f"CREATE TABLE {self._copy(table)} AS TABLE {table}")
-
-    def _copy(self, table: str) -> str:
-        return f"{self._folder.name}_{table.rsplit('.', maxsplit=1)[-1]}"
-
-    def restore_vectors(self) -> None:
-        shutil.rmtree(vectors_folder(self._site))
-        shutil.copytree(self._folder, vectors_folder(self._site))
-
-    def restore_postgres(self) -> None:
-        for table in (TABLE, "rowbeam.qdrant_vectors"):
-            self._site.sql(f"DELETE FROM {table}")
-            self._site.sql(f"INSERT INTO {table} SELECT * FROM {self._copy(table)}")
-
-
-def numbers(records: Iterable[int]) -> set[str]:
-    return {str(record) for record in records}
-
-
-def test_either_database_put_back_to_an_earlier_state(
-    open_site: Callable[..., JobSite], tmp_path: Path
-) -> None:
-    site = open_site()
-    site.insert(ROWS)
-    site.backfill()
-    old = Backup(site, tmp_path / "old")
-    site.sql(f"UPDATE {TABLE} SET title = 'a later title ' || id WHERE id < 5")
-    site.sql(f"DELETE FROM {TABLE} WHERE id IN (50, 51)")
-    site.insert(3, first=ROWS)
-    site.backfill()
-    assert site.rowbeam.reconcile("acme", grace=0).clean
-    new = Backup(site, tmp_path / "new")
-
-    old.restore_vectors()
-    report = site.rowbeam.reconcile("acme", grace=0)
-    assert by_kind(report) == {
-        Kind.STALE: numbers(range(5)),
-        Kind.MISSING: numbers(range(ROWS, ROWS + 3)),
-        Kind.ORPHAN: ids(50, 51),
-    }
-    check_mended(site, site.rowbeam.reconcile("acme", grace=0, repair=Repair()), ROWS + 1)
-
-    new.restore_vectors()
-    new.restore_postgres()
-    old.restore_postgres()
-    report = site.rowbeam.reconcile("acme", grace=0)
-    assert by_kind(report) == {
-        Kind.STALE: numbers(range(5)),
-        Kind.MISSING: ids(50, 51),
-        Kind.ORPHAN: numbers(range(ROWS, ROWS + 3)),
-    }
-    check_mended(site, site.rowbeam.reconcile("acme", grace=0, repair=Repair()))
-
-
-def test_everything_lost_on_one_side(open_site: Callable[..., JobSite]) -> None:
-    site = open_site()
-    site.insert(ROWS)
-    site.backfill()
-    with opened(site) as (store, scope, key):
-        store.drop_index(scope, key)
-    report = site.rowbeam.reconcile("acme")
-    assert (report.count(Kind.MISSING), report.drift, report.stored_points) == (ROWS, ROWS, 0)
-    with pytest.raises(ConflictError, match=f"{ROWS} of {ROWS}"):
-        site.rowbeam.reconcile("acme", repair=Repair())
-    check_mended(site, site.rowbeam.reconcile("acme", repair=FORCED))
-
-    site.sql("DELETE FROM rowbeam.qdrant_vectors")
-    report = site.rowbeam.reconcile("acme")
-    assert (report.count(Kind.MISSING), report.drift, report.stored_points) == (ROWS, ROWS, ROWS)
-    check_mended(site, site.rowbeam.reconcile("acme", repair=FORCED))
-
-    # An index in another space than its own, in the ledger and in the store.
-    site.sql(
-        "INSERT INTO rowbeam.spaces (space_id, spec)"
-        " SELECT 'other', jsonb_set(spec, '{revision}', '\"other\"') FROM rowbeam.spaces LIMIT 1"
-    )
-    site.sql(
-        "UPDATE rowbeam.qdrant_vectors SET space_id = 'other' WHERE record_id IN ('0', '1')",
-    )
-    report = site.rowbeam.reconcile("acme")
-    assert (report.count(Kind.WRONG_SPACE), report.count(Kind.MISSING), report.drift) == (2, 2, 4)
-    assert {found.record_id for found in report.examples} == ids(0, 1)
-    check_mended(site, site.rowbeam.reconcile("acme", repair=Repair()))
-    with site.database.connect() as connection:
-        left = connection.scalar(text("SELECT count(*) FROM rowbeam.qdrant_vectors WHERE space_id = 'other'"))
-    assert left == 0
