@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -64,6 +64,9 @@ class Twins:
         return self.world.placement is not Placement.POOLED
 
 
+#: The least and the greatest id.
+EVERY_ID: Final = (UUID(int=0), UUID(int=2**128 - 1))
+
 #: Each returns what it saw of theirs.
 OPERATIONS: Final[dict[str, Callable[[Twins], Iterable[Any]]]] = {
     "ensure_index": lambda it: it.world.store.ensure_index(it.ours, it.index, ["status"]) or (),
@@ -86,10 +89,19 @@ OPERATIONS: Final[dict[str, Callable[[Twins], Iterable[Any]]]] = {
     "scroll": lambda it: [
         point for point in it.world.store.scroll(it.ours, it.index) if point.record_id != "own"
     ],
+    "digest": lambda it: range(it.world.store.digest(it.ours, it.index, *EVERY_ID).points - 1),
+    "points_between": lambda it: [
+        point
+        for point in it.world.store.points_between(it.ours, it.index, *EVERY_ID)
+        if point.record_id != "own"
+    ],
+    "points_of": lambda it: it.world.store.points_of(it.ours, it.index, [("1", 0)]),
     "drop_index": lambda it: it.world.store.drop_index(it.ours, it.index) or (),
     "erase": lambda it: range(it.world.store.erase(it.ours, [it.world.space])),
 }
 
+#: Operations that are there to find and remove what is theirs in a place of ours; see ``test_audits.py``.
+AUDITS: Final = {"strays", "remove_strays"}
 #: Operations that name no tenant's points, and so have no entry above.
 NEUTRAL: Final = {"check", "close"}
 

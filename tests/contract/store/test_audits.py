@@ -105,3 +105,12 @@ def test_a_foreign_point_under_an_own_partition_never_comes_as_an_own_one(world:
         assert world.store.digest(scope, index, LEAST, GREATEST) == digest_of(points)
     except IsolationViolation:  # an engine that ignores the filter is caught by the wall
         pytest.fail("the filter let another tenant's point through")
+
+
+def test_a_shared_collections_other_tenants_are_out_of_reach(world: World) -> None:
+    scope, index, _ = filled(world, 2)
+    other = world.tenant()
+    world.filled(other, index, batch([meta("7")], [unit(1)]))
+    (theirs,) = world.store.scroll(other, index)
+    world.store.remove_strays(scope, world.space, [theirs.point_id])
+    assert world.store.count(other, index) == 1

@@ -26,13 +26,16 @@ from ray_app.store.routing import RoutedStore
 from ray_app.store.server import ServerStore
 from ray_app.tenants import Placement, TenantScope
 from tests.contract.store.conftest import SERVER_URL
-from tests.support.isolation_matrix import NEUTRAL, OPERATIONS, WALLS, Twins, attempt
+from tests.support.isolation_matrix import AUDITS, NEUTRAL, OPERATIONS, WALLS, Twins, attempt
 from tests.support.scripted_qdrant import Answer, ScriptedServer, collection_info
 from tests.support.vector_store_world import DIMENSIONS, SECRET, World, batch, meta, unit
 
 ROOT = Path(__file__).parents[3]
 #: Reads whose points can be looked at before they leave; Edge counts without fetching.
-CHECKED_READS = {"search", "search_words", "vectors_of", "stored_vectors", "scroll"}
+CHECKED_READS = {
+    *("search", "search_words", "vectors_of", "stored_vectors", "scroll"),
+    *("digest", "points_between", "points_of"),
+}
 
 
 def port_methods() -> dict[str, Any]:
@@ -47,7 +50,7 @@ class TestEveryOperation:
     """The matrix of operations: whole, and with walls taken out."""
 
     def test_a_new_operation_needs_an_entry(self) -> None:
-        assert set(port_methods()) == set(OPERATIONS) | NEUTRAL
+        assert set(port_methods()) == set(OPERATIONS) | AUDITS | NEUTRAL
 
     @pytest.mark.parametrize("operation", OPERATIONS)
     def test_the_walls_keep_tenants_apart(
@@ -213,10 +216,12 @@ class TestCompilerWall:
 
 class TestSurfaceWall:
     #: What a caller can say. An engine would take a string or an integer for a vector to be the id of a
-    #: point, whoever's; so there is no parameter for ids, filters, names of collections or of vectors.
+    #: point, whoever's; so searches have no parameter for ids, filters, names of collections or of vectors.
     PARAMETERS: typing.ClassVar = {
         *("scope", "index", "spaces", "payload_fields", "batch", "changes", "version", "keys"),
         *("vector", "text", "record_id", "limit", "conditions", "score_threshold", "page"),
+        # Of audits, which no route of the API calls; a shared collection keeps tenants apart even then.
+        *("space", "partitions", "lo", "hi", "point_ids"),
     }
 
     def test_a_new_parameter_needs_a_verdict(self) -> None:
