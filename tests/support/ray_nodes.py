@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -17,7 +19,6 @@ import psutil
 from ray_app.settings import Settings, child_environment
 from ray_app.stack.processes import descendants, kill, processes_where
 from ray_app.stack.ray_token import ray_variables
-from ray_app.stack.serving import free_port
 from tests.support.deploy_files import ROOT, VENV, environment_example, ports, unit_command, unit_setting
 
 #: The head's address. Of 127.0.0.1 Ray makes the machine's outer address in a cluster of several nodes; any
@@ -31,6 +32,15 @@ _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
 START_SECONDS = 60.0
 #: Bytes of a node's object store.
 OBJECT_STORE = 128 * 1024**2
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, all different: one after the other may be the same."""
+    with ExitStack() as probes:
+        bound = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in bound:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in bound]
 
 
 def machine(name: str) -> list[str]:
@@ -88,12 +98,16 @@ class Cluster:
     def __init__(self, settings: Settings, variables: Mapping[str, str] | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="rb-n-"))
         named = unit_setting("rowbeam-head", "Environment").split()
-        self._ports = {name: free_port() for name in ports(unit_command("rowbeam-head"))}
+        head = list(ports(unit_command("rowbeam-head")))
+        chosen = iter(free_ports(len(head) + len(named)))
+        self._ports = dict(zip(head, chosen, strict=False))
         given = {name: value for name, value in environment_example().items() if name.startswith("RAY_")}
         self.environment = (
             child_environment(settings) | given | ray_variables(settings) | dict(variables or {})
         )
-        self.environment |= {word.partition("=")[0]: str(free_port()) for word in named}
+        self.environment |= {
+            word.partition("=")[0]: str(port) for word, port in zip(named, chosen, strict=True)
+        }
         del self.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]  # for a cluster of one node alone
         self.environment["PYTHONPATH"] = str(ROOT)
         self.environment["PATH"] = f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"
@@ -125,7 +139,8 @@ class Cluster:
         return self.head
 
     def start_worker(self, cpus: int, address: str = "127.0.0.3") -> Node:
-        own = {name: free_port() for name in ports(unit_command("rowbeam-worker"))}
+        names = list(ports(unit_command("rowbeam-worker")))
+        own = dict(zip(names, free_ports(len(names)), strict=True))
         node = self._start(
             "rowbeam-worker", own, f"w{len(self.workers)}", f"--num-cpus={cpus}", address=address
         )
