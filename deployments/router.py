@@ -22,6 +22,7 @@ from ray_app.metrics.declared import HTTP_IN_PROGRESS
 from ray_app.reporting import Reporter
 from ray_app.serving.options import ServingOptions
 from ray_app.settings import Settings
+from ray_app.syncing.service import SyncService
 from ray_app.tracing.spans import start_tracing, stop_tracing
 from ray_app.workspace import Workspace
 
@@ -44,6 +45,13 @@ class Router:
         workspace = self._services.workspace
         self._reporter = Reporter(Workspace(workspace.settings), self._services.store)
         self._reporter.start()
+        self._sync = SyncService(
+            Workspace(workspace.settings),
+            self._services.store,
+            self._services.backend,
+            self._services.jobs.submit,
+        )
+        self._sync.start()
         self._keeper = (
             asyncio.create_task(keep_database(workspace)) if workspace.settings.embedded_database else None
         )
@@ -73,6 +81,7 @@ class Router:
         """Called by Serve when it stops the replica, after the application's own shutdown."""
         if self._keeper is not None:
             self._keeper.cancel()
+        await self._sync.stop()
         self._reporter.stop()
         self._exporter.stop()
         self._services.store.close()

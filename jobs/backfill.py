@@ -1,6 +1,7 @@
 """Backfill a tenant's tables: ``python -m jobs.backfill --tenant acme``, also through ``ray job submit``.
 
-Exit status: 0 when the job succeeded, 1 when it failed, was cancelled or could not start, 2 for usage.
+Exit status: 0 when the job succeeded, 1 when it failed, was cancelled or could not start, 2 for usage, 3 when
+it stopped at its budget.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from types import FrameType
 
 from jobs.driver import drive
-from ray_app.backfilling import create_backfill
+from ray_app.backfilling import change_limits, create_backfill
+from ray_app.budgets import JobLimits
 from ray_app.db.jobs import take_job
 from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress
@@ -33,9 +36,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vector-type", nargs="+", metavar="TYPE", dest="vector_types")
     parser.add_argument("--prefer", choices=[item.value for item in Preference])
     parser.add_argument("--resume", metavar="JOB", help="go on with a job instead of starting one")
+    parser.add_argument("--budget", type=_dollars, metavar="USD", help="what the job may cost in all")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="what it may embed in all")
     parser.add_argument("--traceparent", metavar="SPAN", help="the span of who asked for it")
     parser.add_argument("--new", action="store_true", help="with --resume: only if it has never run")
     return parser.parse_args(argv)
+
+
+def _dollars(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of US dollars") from None
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -47,12 +59,16 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         try:
             ensure_migrated(workspace.ledger)
             tenant = workspace.registry.get(args.tenant)
+            limits = JobLimits(args.budget, args.max_tokens)
+            if args.resume and limits.given:
+                change_limits(workspace, tenant, args.resume, limits)
             job_id = args.resume or create_backfill(
                 workspace,
                 tenant,
                 tables=args.tables,
                 vector_types=args.vector_types,
                 prefer=Preference(args.prefer) if args.prefer else None,
+                limits=limits,
             )
             if job_progress(workspace.ledger, job_id).tenant != tenant.name:
                 raise InputError(f"Job {job_id} is not one of tenant {tenant.name}.")
@@ -67,7 +83,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             _report(workspace, job_id)
         finally:
             workspace.close()
-    return 0 if state is JobState.SUCCEEDED else 1
+    return {JobState.SUCCEEDED: 0, JobState.STOPPED_AT_BUDGET: 3}.get(state, 1)
 
 
 def _report(workspace: Workspace, job_id: str) -> None:
@@ -81,14 +97,15 @@ def _report(workspace: Workspace, job_id: str) -> None:
     print(f"{line}; {job.error}" if job.error else line, flush=True)  # noqa: T201
 
 
-def _exit_on_signal(number: int, _: FrameType | None) -> None:
+def exit_on_signal(number: int, _: FrameType | None) -> None:
+    """Unwind, as for a handler of signals."""
     raise SystemExit(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     # ray job stop sends SIGTERM: unwind, so that the job's row says how it ended.
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGTERM, exit_on_signal)
     try:
         settings = Settings.from_env()
         configure_logs(settings, loggers=("",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import ray
@@ -14,6 +15,7 @@ from ray_app.actors.cluster import connected, has_server
 from ray_app.actors.metrics import process_exporter
 from ray_app.actors.progress import start_progress_actor
 from ray_app.actors.stores import start_store
+from ray_app.db import job_budgets
 from ray_app.db.indexes import PinnedIndex
 from ray_app.db.jobs import TakenJob
 from ray_app.db.ranges import RangeSpec
@@ -49,6 +51,8 @@ def run_on_cluster(
     wanted = {(item.table, item.vector_type) for item in work}
     indexes = [index for where, index in pinned.items() if where in wanted]
     context = JobContext(settings.fingerprint(), job.job_id, job.run, tenant, indexes, traceparent())
+    if job_budgets.account_of(workspace.ledger, job.job_id) is not None:
+        context = replace(context, budgeted=True)
     with connected(settings), process_exporter().running(heart.sample):
         if not has_server():  # whose reporter counts them, as it does those of jobs that need no cluster
             for table, counts in settled.items():
@@ -60,7 +64,7 @@ def run_on_cluster(
 
         try:
             for provider, group in _by_provider(workspace, pinned, work).items():
-                run_pipeline(context, group, provider, progress)
+                run_pipeline(context, group, provider, progress, shared=settings.ray_address is not None)
         except RayTaskError as error:
             raise _cause(error) from error
         finally:

@@ -8,13 +8,14 @@ from typing import Final
 
 from jobs.heart import Heart
 from ray_app import prescan
-from ray_app.db import jobs, ranges
+from ray_app.db import job_budgets, jobs, ranges
 from ray_app.db.generations import indexes_of_job
 from ray_app.db.jobs import TakenJob
 from ray_app.db.progress import job_progress
 from ray_app.errors import IndexMoved, LostJob, RowbeamError
 from ray_app.outage import ride_out
 from ray_app.reports import JobState
+from ray_app.spending import stop_reason
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 
@@ -63,13 +64,24 @@ def _work(workspace: Workspace, job: TakenJob, tenant: Tenant, heart: Heart) -> 
                     ranges.reset(connection, job.job_id)
             settled = {}
             work = ranges.pending(workspace.ledger, job.job_id)
-            if not work or _cancelled(workspace, job):
+            if not work or _stops(workspace, job):
                 break
     if _cancelled(workspace, job):
         return JobState.CANCELLED, None
+    if work and _at_budget(workspace, job):
+        return JobState.STOPPED_AT_BUDGET, stop_reason(job_progress(workspace.ledger, job.job_id))
     if work:
         return JobState.FAILED, f"{len(work)} ranges did not end in {PASSES} passes; resume the job."
     return JobState.SUCCEEDED, None
+
+
+def _stops(workspace: Workspace, job: TakenJob) -> bool:
+    return _cancelled(workspace, job) or _at_budget(workspace, job)
+
+
+def _at_budget(workspace: Workspace, job: TakenJob) -> bool:
+    account = job_budgets.account_of(workspace.ledger, job.job_id)
+    return account is not None and account.reached
 
 
 def _cancelled(workspace: Workspace, job: TakenJob) -> bool:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Protocol
@@ -140,12 +140,15 @@ class BulkGateway:
         incarnation: UUID,
         job_id: str,
         backoff: Backoff | None = None,
+        rest: Callable[[float], None] = time.sleep,
     ) -> None:
+        """``rest`` is called with the seconds to wait before another try."""
         self._workspace = workspace
         self._space = space
         self._incarnation = incarnation
         self._job_id = job_id
         self._backoff = backoff or Backoff()
+        self._rest = rest
         gateway = workspace.settings.gateway
         self._outage_budget = 0.0 if gateway is None else gateway.outage_budget
         self._own: OwnProxy | None = None
@@ -205,7 +208,7 @@ class BulkGateway:
                 if not error.retryable or not clock.failed(started, wait):
                     raise _with_spending(error, tokens, cost) from None
                 logger.warning("%s Next try in %.1f s.", error.message, wait)
-                time.sleep(wait)
+                self._rest(wait)
             else:
                 break
         return replace(answer, tokens=answer.tokens + tokens, cost=answer.cost + cost)

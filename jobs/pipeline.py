@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, read_datasource
@@ -13,6 +13,7 @@ from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, read_da
 from jobs.postgres_source import PostgresRanges
 from jobs.stages import EncodeStage, JobContext, WriteStage
 from ray_app.actors.cluster import free_cpus_by_node, free_gpus
+from ray_app.actors.turns import Terms, turns_actor
 from ray_app.db.ranges import RangeSpec
 from ray_app.errors import RayUnavailable
 
@@ -30,6 +31,11 @@ ENCODER_GPUS: Final = 0.5
 GATEWAY_CPUS: Final = 0.1
 #: Parts that one encoder works on: a local model takes them in turn, and never waits for the next.
 ENCODER_CALLS: Final = 2
+#: Calls of a gateway at once, by all jobs of a cluster that others share.
+GATEWAY_CALLS: Final = 8
+#: On a cluster that others share a job claims so small a part of the logical CPUs it is sized for: who
+#: embeds is decided by turns, and a claim of all of them would shut every later job out.
+SHARED_CLAIM: Final = 1 / 8
 #: Bytes of the object store that blocks in flight may take: how far readers run ahead of the model.
 BLOCK_BYTES: Final = 64 * 1024**2
 #: Bytes at which a stage hands a block on: no part has fewer, so each goes on as soon as it is ready. Ray's
@@ -94,17 +100,26 @@ def _fit(nodes: Sequence[float]) -> tuple[int, float]:
     return 1, 0.5
 
 
-def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, progress: Any) -> None:
+def run_pipeline(
+    context: JobContext, work: Sequence[RangeSpec], provider: str, progress: Any, *, shared: bool = False
+) -> None:
     """Do ``work``, all of it served by ``provider``. Returns when every part has been written.
+
+    On a ``shared`` cluster, where other jobs may run, parts are embedded in turns.
 
     Raises what a stage raised, as Ray wraps it.
     """
     nodes, gpus = free_cpus_by_node(), free_gpus()
     pool = size_pool(provider, nodes, gpus)
     _configure(sum(nodes), gpus)
+    claim = 1.0
+    if shared:
+        claim = SHARED_CLAIM
+        turns_actor()
+        context = replace(context, turns=_terms(context, provider, pool))
     parts = read_datasource(
         PostgresRanges(context, work),
-        num_cpus=READ_CPUS,
+        num_cpus=READ_CPUS * claim,
         # A second process would cost a CPU encoder on the same cores more than it brings.
         concurrency=1 if pool.size == 1 and not pool.gpus else READERS,
         override_num_blocks=max(READERS * 2, 1),
@@ -121,7 +136,7 @@ def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, 
         compute=ActorPoolStrategy(
             size=pool.size, max_concurrent_calls_per_actor=ENCODER_CALLS, enable_true_multi_threading=True
         ),
-        num_cpus=pool.cpus,
+        num_cpus=pool.cpus * claim,
         num_gpus=pool.gpus or None,
     )
     receipts = vectors.map_batches(
@@ -130,10 +145,17 @@ def run_pipeline(context: JobContext, work: Sequence[RangeSpec], provider: str, 
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=1),
-        num_cpus=WRITE_CPUS,
+        num_cpus=WRITE_CPUS * claim,
     )
     for _ in receipts.iter_batches(batch_size=None, prefetch_batches=0):
         pass
+
+
+def _terms(context: JobContext, provider: str, pool: EncoderPool) -> Terms:
+    tenant = str(context.tenant.incarnation)
+    if provider == "gateway":
+        return Terms(tenant, provider, GATEWAY_CALLS, one_each=False)
+    return Terms(tenant, provider, pool.size, one_each=True)
 
 
 def _configure(free: float, gpus: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ import pyarrow as pa
 from jobs.blocks import from_block, to_block
 from ray_app.actors.cluster import has_server, worker_settings
 from ray_app.actors.metrics import export_metrics
+from ray_app.actors.turns import JobTurns, Terms
 from ray_app.backfilling import ensure_indexes
-from ray_app.db import ranges, usage
+from ray_app.db import job_budgets, ranges, usage
 from ray_app.db.indexes import PinnedIndex
 from ray_app.encoding import encode_part
-from ray_app.errors import BudgetExhausted, ProviderUnavailable, RowbeamError
+from ray_app.errors import BudgetExhausted, JobBudgetReached, ProviderUnavailable, RowbeamError
 from ray_app.logs import configure_logs, logging_for
 from ray_app.metrics.counting import count_usage
 from ray_app.metrics.declared import ISOLATION_VIOLATIONS, JOB
@@ -29,6 +31,7 @@ from ray_app.providers.port import EmbeddingProvider
 from ray_app.reuse import TextReuse, stored_lookup
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
+from ray_app.spending import BudgetedProvider
 from ray_app.tenants import Tenant
 from ray_app.tracing.spans import annotate, span, start_tracing
 from ray_app.tracing.spans import flush as flush_spans
@@ -54,6 +57,10 @@ class JobContext:
     indexes: Sequence[PinnedIndex]
     #: The job's span; "" without tracing.
     traceparent: str = ""
+    #: How its parts take turns with those of other jobs; None: they do not.
+    turns: Terms | None = None
+    #: Whether the job has a budget of its own.
+    budgeted: bool = False
 
     def index(self, table: str, vector_type: str) -> PinnedIndex:
         return next(item for item in self.indexes if (item.table, item.vector_type) == (table, vector_type))
@@ -103,6 +110,7 @@ class EncodeStage:
         self._reuses: dict[str, TextReuse] = {}
         self._making = threading.Lock()
         self._model = threading.Lock()
+        self._turns = None if context.turns is None else JobTurns(context.turns)
         self._yields = False
         self._exporter = export_metrics()
         ISOLATION_VIOLATIONS.start()
@@ -116,11 +124,12 @@ class EncodeStage:
                 provider = self._provider(space)
                 if provider.name != "gateway":
                     with self._model:
-                        provider.embed_documents(["warm-up"])
+                        provider.embed_query("warm-up")  # no budget is asked for it
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         try:
-            return to_block(self.encode(part) for part in from_block(batch) if self._lease(part))
+            parts = (self._within_budget(part) for part in from_block(batch) if self._lease(part))
+            return to_block(part for part in parts if part is not None)
         finally:
             self._exporter.flush()  # Ray ends this process without a word
             flush_spans()
@@ -131,6 +140,21 @@ class EncodeStage:
                 return ranges.lease(connection, part.key.job_id, part.key.run, part.key.seq)
 
         return ride_out(lease, budget=self._workspace.settings.outage_budget, what="The ledger")
+
+    def _within_budget(self, part: Part) -> Part | None:
+        """The encoded part; None, and the job on its way to stop, where its budget does not cover it.
+
+        No error: that would end the pipeline, and with it parts which are paid for and not yet written.
+        """
+        try:
+            return self.encode(part)
+        except JobBudgetReached:
+            ride_out(
+                lambda: job_budgets.stop(self._workspace.ledger, part.key.job_id),
+                budget=self._workspace.settings.outage_budget,
+                what="The ledger",
+            )
+            return None
 
     def encode(self, part: Part) -> Part:
         if not part.texts:
@@ -143,7 +167,7 @@ class EncodeStage:
         provider = self._provider(space)
         annotate(texts=len(part.texts), provider=provider.name)
         try:
-            return encode_part(part, provider, self._reuse(space), self._turn(provider))
+            return encode_part(part, provider, self._reuse(space), self._turn(provider, part.table))
         except (ProviderUnavailable, BudgetExhausted) as error:
             if error.tokens:
                 tenant = self._context.tenant.incarnation
@@ -158,9 +182,22 @@ class EncodeStage:
                 )
             raise
 
-    def _turn(self, provider: EmbeddingProvider) -> AbstractContextManager[object]:
+    def _turn(
+        self, provider: EmbeddingProvider, table: str
+    ) -> Callable[[Sequence[str]], AbstractContextManager[object]]:
         """What a call of the provider holds, so that its seconds are its own and no wait for another's."""
-        return nullcontext() if provider.name == "gateway" else self._model
+        priority = self._workspace.tables.get(table).priority
+
+        @contextmanager
+        def turn(texts: Sequence[str]) -> Iterator[None]:
+            # The turn first: a part that waits for the model would keep other jobs' parts waiting.
+            with (
+                nullcontext() if self._turns is None else self._turns.turn(texts, priority),
+                nullcontext() if provider.name == "gateway" else self._model,
+            ):
+                yield
+
+        return turn
 
     def _reuse(self, space: EmbeddingSpace) -> TextReuse:
         with self._making:
@@ -181,7 +218,14 @@ class EncodeStage:
 
     def _provider(self, space: EmbeddingSpace) -> EmbeddingProvider:
         with self._making:
-            return self._make_provider(space)
+            provider = self._make_provider(space)
+        if not self._context.budgeted:
+            return provider
+        return BudgetedProvider(
+            *(provider, self._workspace.ledger, self._context.job_id),
+            price=self._workspace.providers.price_per_million(space),
+            outage_budget=self._workspace.settings.outage_budget,
+        )
 
     def _make_provider(self, space: EmbeddingSpace) -> EmbeddingProvider:
         name = self._workspace.providers.provider_name(space)
@@ -198,7 +242,8 @@ class EncodeStage:
         if space.space_id not in self._gateways:
             context = self._context
             self._gateways[space.space_id] = BulkGateway(
-                self._workspace, space, context.tenant.incarnation, context.job_id
+                *(self._workspace, space, context.tenant.incarnation, context.job_id),
+                rest=time.sleep if self._turns is None else self._turns.rest,
             )
         return self._gateways[space.space_id]
 

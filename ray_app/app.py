@@ -17,8 +17,10 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ray_app import backfilling, launching, onboarding
+from ray_app.budgets import JobLimits
 from ray_app.coverage import coverage
 from ray_app.db import dead_letters, jobs, usage
 from ray_app.db.api_keys import ROTATION_GRACE
@@ -47,14 +49,16 @@ from ray_app.reports import (
 from ray_app.sample.schema import create_tables
 from ray_app.searching import search
 from ray_app.settings import Settings
+from ray_app.sharing import TenantOutcome, backfill_tenants
 from ray_app.spaces import Preference
 from ray_app.stack.embedded import Stack
 from ray_app.store.port import Condition, VectorStore
+from ray_app.syncing.library import SyncOperations
 from ray_app.tenants import ApiKey, Placement, Tenant
 from ray_app.workspace import Workspace
 
 
-class Rowbeam:
+class Rowbeam(SyncOperations):
     """One connection to the tables, the ledger and the vector store.
 
     Use as a context manager. With no database configured it starts the embedded Postgres when it
@@ -186,20 +190,31 @@ class Rowbeam:
         vector_types: Iterable[str] | None = None,
         prefer: Preference | None = None,
         resume: str | None = None,
+        budget: Decimal | None = None,
+        max_tokens: int | None = None,
         on_progress: Callable[[JobProgress], None] | None = None,
     ) -> JobProgress:
         """Run the job in a process of its own, calling ``on_progress`` about twice a second; return its end.
 
         A job that failed is returned with its ``state`` and ``error``, not raised; a job that
-        could not start (bad input, conflict) raises.
+        could not start (bad input, conflict) raises. It stops before it exceeds ``budget`` (US dollars) or
+        ``max_tokens``, runs before ``resume`` counted in; a model on this machine costs no dollars.
         """
         owner = self.workspace.registry.get(tenant)
+        limits = JobLimits(budget, max_tokens)
         if resume is not None:
             jobs.check_resumable(self.workspace.ledger, resume, owner)
+            backfilling.change_limits(self.workspace, owner, resume, limits)
         job_id = resume or backfilling.create_backfill(
-            self.workspace, owner, tables=tables, vector_types=vector_types, prefer=prefer
+            self.workspace, owner, tables=tables, vector_types=vector_types, prefer=prefer, limits=limits
         )
         return launching.run_job(self.workspace, owner, job_id, on_progress, new=resume is None)
+
+    def backfill_tenants(
+        self, tenants: Sequence[str], *, limits: JobLimits | None = None, **options: Any
+    ) -> list[TenantOutcome]:
+        """A job for each tenant, all at once; options and errors as ``sharing.backfill_tenants``."""
+        return backfill_tenants(self.workspace, tenants, limits=limits, **options)
 
     @property
     def migrations(self) -> Migrations:

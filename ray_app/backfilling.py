@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 
-from ray_app.db import dead_letters, jobs
+from ray_app.budgets import JobLimits
+from ray_app.db import dead_letters, job_budgets, jobs
+from ray_app.db.generations import indexes_of_job
 from ray_app.db.idempotency import Asked, find_job, is_repeat
 from ray_app.db.indexes import PinnedIndex
 from ray_app.db.jobs import JobRequest
 from ray_app.db.ranges import RangeSpec
+from ray_app.errors import InputError
 from ray_app.planning import Target, choose_targets, cut_work
 from ray_app.reports import DeadLetter
 from ray_app.spaces import Preference
@@ -40,6 +43,7 @@ def create_backfill(
     vector_types: Iterable[str] | None = None,
     prefer: Preference | None = None,
     idempotency_key: str | None = None,
+    limits: JobLimits | None = None,
 ) -> str:
     """A pending backfill job; its id. From here on its indexes' spaces are pinned.
 
@@ -47,7 +51,7 @@ def create_backfill(
 
     Raises:
         UnknownTable, UnknownVectorType, InvalidTableSpec, ConfigError: as ``choose_targets``.
-        InputError: the idempotency key cannot be used.
+        InputError: the idempotency key cannot be used, or ``limits`` has a cost and a model no known price.
         JobConflict: another job works on one of the tables.
         ConflictError: the idempotency key was used for another request.
     """
@@ -58,6 +62,7 @@ def create_backfill(
         vector_types=vector_types,
         prefer=prefer,
         idempotency_key=idempotency_key,
+        limits=limits,
     ).job_id
 
 
@@ -69,6 +74,7 @@ def queue_backfill(
     vector_types: Iterable[str] | None = None,
     prefer: Preference | None = None,
     idempotency_key: str | None = None,
+    limits: JobLimits | None = None,
 ) -> QueuedJob:
     """As ``create_backfill``, for a caller that hands the job to somebody else to run.
 
@@ -82,9 +88,11 @@ def queue_backfill(
         if repeated := _repeated(workspace, tenant, asked):
             return repeated
     targets, _ = choose_targets(workspace, tenant, tables, vector_types, prefer)
+    if limits is not None and limits.cost is not None:
+        check_priced(workspace, [target.reader.index for target in targets])
     work = [item for target in targets for item in cut_work(workspace, target)]
     try:
-        return QueuedJob(_create(workspace, tenant, "backfill", targets, work, prefer, asked), True)
+        return QueuedJob(_create(workspace, tenant, "backfill", targets, work, prefer, asked, limits), True)
     except IntegrityError as error:
         # The same request, made at the same time, was first.
         if asked is None or not is_repeat(error) or not (repeated := _repeated(workspace, tenant, asked)):
@@ -98,6 +106,33 @@ def _repeated(workspace: Workspace, tenant: Tenant, asked: Asked) -> QueuedJob |
     if job_id is None:
         return None
     return QueuedJob(job_id, jobs.requeue(workspace.ledger, job_id, unstarted=True))
+
+
+def check_priced(workspace: Workspace, indexes: Iterable[PinnedIndex]) -> bool:
+    """Whether any of the indexes' models costs anything.
+
+    Raises:
+        InputError: the price of one is not known, so no cost budget could hold.
+    """
+    prices = {index.space.model: workspace.providers.price_per_million(index.space) for index in indexes}
+    unknown = [model for model, price in prices.items() if price is None]
+    if unknown:
+        raise InputError(
+            f"A cost budget cannot hold: the price of {unknown[0]} is unknown.",
+            hint="Set ROWBEAM_GATEWAY_PRICE_PER_MILLION, or give --max-tokens instead.",
+        )
+    return any(prices.values())
+
+
+def change_limits(workspace: Workspace, tenant: Tenant, job_id: str, limits: JobLimits) -> None:
+    """Set what a job that is to be resumed may spend in all; a limit that is not given stays.
+
+    Raises:
+        InputError: as ``check_priced``, or the job has spent that much already.
+    """
+    if limits.cost is not None:
+        check_priced(workspace, indexes_of_job(workspace.ledger, job_id, tenant.incarnation).values())
+    job_budgets.change(workspace.ledger, job_id, limits)
 
 
 def create_redrive(workspace: Workspace, tenant: Tenant) -> str | None:
@@ -131,6 +166,22 @@ def create_repair(
     targets, _ = choose_targets(workspace, tenant, tables, kinds, None)
     targets = [target for target in targets if _name(target) in records]
     return _create(workspace, tenant, "repair", targets, _work_of(records), None)
+
+
+def create_sync(workspace: Workspace, tenant: Tenant, indexes: Iterable[PinnedIndex]) -> str:
+    """A pending job that compares the whole tables of these existing indexes; its id.
+
+    Raises:
+        UnknownTable, UnknownVectorType, InvalidTableSpec, ConfigError: as ``choose_targets``.
+        JobConflict: another job works on one of the tables.
+    """
+    targets = [
+        target
+        for index in indexes
+        for target in choose_targets(workspace, tenant, [index.table], [index.vector_type], None)[0]
+    ]
+    work = [item for target in targets for item in cut_work(workspace, target)]
+    return _create(workspace, tenant, "sync", targets, work, None)
 
 
 def ensure_indexes(
@@ -171,6 +222,7 @@ def _create(
     work: list[RangeSpec],
     prefer: Preference | None,
     asked: Asked | None = None,
+    limits: JobLimits | None = None,
 ) -> str:
     request = JobRequest(
         tables=tuple(dict.fromkeys(target.reader.index.table for target in targets)),
@@ -178,4 +230,4 @@ def _create(
         prefer=prefer,
     )
     indexes = [target.reader.index for target in targets]
-    return jobs.create_job(workspace.ledger, tenant.incarnation, kind, request, work, indexes, asked)
+    return jobs.create_job(workspace.ledger, tenant.incarnation, kind, request, work, indexes, asked, limits)

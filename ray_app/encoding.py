@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -19,12 +19,12 @@ def encode_part(
     part: Part,
     provider: EmbeddingProvider,
     reuse: TextReuse | None = None,
-    turn: AbstractContextManager[object] | None = None,
+    turn: Callable[[Sequence[str]], AbstractContextManager[object]] | None = None,
 ) -> Part:
     """The part with its texts embedded by ``provider``, those left out that ``reuse`` has vectors of.
 
-    Without ``reuse``, each distinct text of the part is embedded. ``turn`` is held while the provider
-    works, for threads that share one.
+    Without ``reuse``, each distinct text of the part is embedded. ``turn``, of the texts to embed,
+    is held while the provider works, for those who share one.
 
     Raises:
         ProviderUnavailable: the provider is down; the part is as it was and can be tried again.
@@ -37,7 +37,7 @@ def encode_part(
 
     def embed(texts: Sequence[str]) -> Embedded:
         nonlocal seconds
-        with turn or nullcontext():
+        with turn(texts) if turn is not None else nullcontext():
             started = time.perf_counter()
             answer = provider.embed_documents(texts)
             seconds += time.perf_counter() - started

@@ -20,6 +20,7 @@
     ├── LimitReached               a limit of the tenant's own is used up
     │   ├── RateLimited            for now: wait as long as it says
     │   └── BudgetExhausted        until somebody raises it: no waiting helps
+    │       └── JobBudgetReached   a job's own: it stops, and can go on with a higher one
     ├── ConflictError              the request clashes with what is there
     │   ├── TenantExists           name or client id already taken
     │   ├── JobConflict            another job works on the same tenant and table
@@ -191,6 +192,10 @@ class BudgetExhausted(LimitReached):
         super().__init__(message, hint=hint)
         self.tokens = 0
         self.cost = Decimal(0)
+
+
+class JobBudgetReached(BudgetExhausted):
+    """A job's own budget does not cover its next batch; raised before anything is bought."""
 
 
 class ConflictError(RowbeamError):

@@ -27,6 +27,8 @@ PART_CHARS: Final = 4_000_000
 SWEEP_RECORDS: Final = 2_000
 #: Rows recognised by their hashes at once.
 HASHED_ROWS: Final = 5_000
+#: The key of a part that no job reads.
+NO_JOB: Final = PartKey("", 0, 0, None, None)
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,34 @@ class RangeReader:
 
     def changed(self, key: PartKey, ids: Sequence[str]) -> Part:
         """What these records need, dead letters tried again; those without a row lose what they have."""
+        return self._with_gone(key, ids, retry_dead=True, strays=True)[0]
+
+    def part_of(self, ids: Sequence[str], *, strays: bool = False) -> tuple[Part, list[Sighting], set[str]]:
+        """As ``changed`` for no job, and dead letters wait for another text.
+
+        Without ``strays`` nothing is deleted of a record that is gone and that the ledger does not know.
+        Returns the part, the unchanged rows, which can be recognised by their hashes from now on, and the
+        records whose row is gone or not active.
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot be reached.
+        """
+        part, diff, gone = self._with_gone(NO_JOB, ids, retry_dead=False, strays=strays)
+        return part, diff.sightings, gone
+
+    def _with_gone(
+        self, key: PartKey, ids: Sequence[str], *, retry_dead: bool, strays: bool
+    ) -> tuple[Part, Diff, set[str]]:
         page = self._ride_out(partial(self._fetch, ids))
-        part = self._changes(page, key, retry_dead=True)
-        out = sorted(set(ids) - {row.record_id for row in page.rows})
+        part, diff = self._compared(page, key, retry_dead=retry_dead)
+        gone = set(ids) - {row.record_id for row in page.rows}
         with self._ledger.connect() as connection:
-            known = ledger.entries(connection, *self._where, out)
-        # The first chunk even so: a part that was cut off may have left points behind.
-        chunks = {record: known[record].chunks if record in known else 1 for record in out}
+            known = ledger.entries(connection, *self._where, sorted(gone))
+        # The first chunk of a stray: a part that was cut off may have left points behind.
+        chunks = {record: known[record].chunks if record in known else int(strays) for record in sorted(gone)}
         drops = [(record, chunk) for record, count in chunks.items() for chunk in range(count)]
         counts = part.counts + Counts(read=len(known), deleted=len(known))
-        return replace(part, drops=[*part.drops, *drops], counts=counts)
+        return replace(part, drops=[*part.drops, *drops], counts=counts), diff, gone
 
     def _fetch(self, ids: Sequence[str]) -> Page:
         with self._source.connect() as connection:
@@ -175,6 +195,9 @@ class RangeReader:
         return self._index.comparer.compare(rows, known, dead)
 
     def _changes(self, page: Page, key: PartKey, *, retry_dead: bool = False) -> Part:
+        return self._compared(page, key, retry_dead=retry_dead)[0]
+
+    def _compared(self, page: Page, key: PartKey, *, retry_dead: bool = False) -> tuple[Part, Diff]:
         known, dead = self._ride_out(partial(self.lookup, page.rows))
         diff = self.compare(page.rows, known, {} if retry_dead else dead)
         columns: dict[str, list[Any]] = {
@@ -197,7 +220,7 @@ class RangeReader:
             drops += [(change.record_id, number) for number in range(len(chunks), change.old_chunks)]
         tokens = sum(chunk.tokens for chunks in pieces for chunk in chunks)
         columns |= {"drops": drops, "refreshes": diff.refreshes}
-        return self._part(key, page.version, diff.counts, estimated_tokens=tokens, **columns)
+        return self._part(key, page.version, diff.counts, estimated_tokens=tokens, **columns), diff
 
     def gone(self, lo: str | None, hi: str | None) -> tuple[dict[str, int], int, str | None]:
         """Records of one ledger page in (lo, hi] whose row is gone or inactive, with their chunks.

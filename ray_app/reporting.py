@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, text
 
 from ray_app import launching
+from ray_app.db import outbox
 from ray_app.db.overview import EndedJobs, Overview, read_indexes, read_overview
 from ray_app.errors import DatabaseUnavailable, RowbeamError
 from ray_app.lag import LagMeter
@@ -37,14 +38,18 @@ LAG_SHARE: Final = 0.05
 _LOCK_KEY: Final = 0x726F77625F726570
 #: Seconds between looks for indexes that were kept for a way back and whose time is over.
 SWEEP_PERIOD: Final = 600.0
-_ENDED: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED)
+_ENDED: Final = (
+    *(JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED),
+    *(JobState.STOPPED_AT_BUDGET, JobState.INTERRUPTED),
+)
 
 
 class SoleHolder:
-    """The advisory lock, held by a connection of its own. Used by one thread."""
+    """The advisory lock, held by a connection of its own. Used by one thread at a time."""
 
-    def __init__(self, ledger: Engine) -> None:
+    def __init__(self, ledger: Engine, key: int = _LOCK_KEY) -> None:
         self._ledger = ledger
+        self._key = key
         self._connection: Connection | None = None
 
     def hold(self) -> bool:
@@ -60,7 +65,7 @@ class SoleHolder:
         connection = self._connection
         try:
             # One that is held is held as long as its connection lives, which this finds out.
-            taken = held or connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK_KEY})
+            taken = held or connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
             connection.scalar(text("SELECT 1"))
             connection.commit()
         except BaseException:
@@ -104,7 +109,7 @@ class Reporter:
         self._stop.set()
 
     def _run(self) -> None:
-        for report in ("ledger", "lag"):
+        for report in ("ledger", "lag", "outbox"):
             metrics.REPORT_FAILURES.start(report)
         try:
             while not self._stop.is_set():
@@ -149,6 +154,7 @@ class Reporter:
             ended = self._ended.look(connection)
             due = time.monotonic() >= self._lag_due
             indexes = read_indexes(connection) if due else []
+        self._report_outbox()
         for state, number in ended.states.items():
             metrics.JOBS_ENDED.add(number, state)
         for table, counts in ended.unwritten.items():
@@ -159,6 +165,21 @@ class Reporter:
             took = time.monotonic() - began
             self._lag_due = began + took / LAG_SHARE
         metrics.LEDGER_LAG.replace({(table,): lag for table, lag in self._lags.items()})
+
+    def _report_outbox(self) -> None:
+        """Says nothing where there is none, or where counting its entries takes too long."""
+        try:
+            if not outbox.is_there(self._workspace.source):
+                return
+            with self._workspace.source.connect() as connection:
+                depth = outbox.depth(connection)
+        except DatabaseUnavailable as error:
+            metrics.REPORT_FAILURES.add(1, "outbox")
+            log.warning("The outbox cannot be reported on: %s", error.message)
+            return
+        metrics.OUTBOX_ENTRIES.set(depth.entries)
+        metrics.OUTBOX_AGE.set(depth.oldest)
+        metrics.OUTBOX_MISSED.set(depth.missed)
 
 
 def show_overview(overview: Overview) -> None:
@@ -183,7 +204,7 @@ def _forget() -> None:
     for gauge in (
         *(metrics.JOBS, metrics.JOB_HEARTBEAT_AGE, metrics.DEAD_LETTERS, metrics.LEDGER_LAG, metrics.TENANTS),
         *(metrics.BUDGET_LIMIT, metrics.BUDGET_SPENT, metrics.BUDGET_LEFT, metrics.BUDGET_USED),
-        metrics.BUDGET_TENANTS,
+        *(metrics.BUDGET_TENANTS, metrics.OUTBOX_ENTRIES, metrics.OUTBOX_AGE, metrics.OUTBOX_MISSED),
     ):
         gauge.clear()
 

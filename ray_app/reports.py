@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from ray_app.budgets import JobBudget
 from ray_app.tenants import ApiKey, Tenant
 
 
@@ -20,6 +21,8 @@ class JobState(StrEnum):
     SUCCEEDED = "succeeded"
     #: Stopped by an error; what was written stays, ``--resume`` goes on from there.
     FAILED = "failed"
+    #: Its next batch might have exceeded its own budget; resumed with a higher one it goes on.
+    STOPPED_AT_BUDGET = "stopped_at_budget"
     #: Its driver died; found out when the lease ran out or the process was seen to be gone.
     INTERRUPTED = "interrupted"
 
@@ -29,7 +32,7 @@ class JobState(StrEnum):
 
     @property
     def resumable(self) -> bool:
-        return self in (JobState.CANCELLED, JobState.FAILED, JobState.INTERRUPTED)
+        return not self.active and self is not JobState.SUCCEEDED
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class JobProgress:
     errors: tuple[str, ...] = ()
     #: Why the job failed.
     error: str | None = None
+    #: None for a job without a budget of its own.
+    budget: JobBudget | None = None
 
 
 @dataclass(frozen=True)

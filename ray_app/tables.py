@@ -7,7 +7,7 @@ A spec only names things. Whether the names exist is checked against the databas
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -146,7 +146,7 @@ class TableCatalog:
         order = {name: place for place, name in enumerate(self._specs)}
         return sorted(chosen, key=lambda spec: (-spec.priority, order[spec.name]))
 
-    def __iter__(self) -> Iterable[TableSpec]:
+    def __iter__(self) -> Iterator[TableSpec]:
         return iter(self._specs.values())
 
 
@@ -173,6 +173,8 @@ class _TableConfig(BaseModel):
 class _ConfigFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
     tables: dict[str, _TableConfig] = {}
+    #: See ``ray_app.syncing.rules``.
+    sync: dict[str, Any] = {}
 
 
 def load_catalog(path: Path | None) -> TableCatalog:

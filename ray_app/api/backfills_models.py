@@ -14,6 +14,7 @@ from ray_app.spaces import Preference, VectorType
 #: What a tenant is told of a job that stopped; the reason may name hosts and files, and is the operator's.
 _STOPPED: Final = {
     JobState.FAILED: "The job stopped at a fault. What it wrote stays; resume it to go on.",
+    JobState.STOPPED_AT_BUDGET: "The job stopped at its budget. What it wrote stays.",
     JobState.INTERRUPTED: "The job's process ended before its time. What it wrote stays; resume it to go on.",
 }
 _NEVER_STARTED: Final = "The job could not be started. Send the request again, or resume it."

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ray_app.cli import access, bench, jobs, migrate, reconcile, stack, tenants
+from ray_app.cli import access, bench, jobs, migrate, reconcile, stack, sync, tenants
 from ray_app.cli.output import FAILED, OK, show_error, show_fault
 from ray_app.errors import RowbeamError
 
@@ -46,7 +46,7 @@ for command in (
     *(stack.demo, stack.up, stack.serve, stack.down, stack.doctor, tenants.load),
     *(jobs.plan, jobs.backfill, jobs.jobs, jobs.job, jobs.cancel, jobs.dead_letters),
     *(jobs.search, tenants.coverage, access.usage, bench.bench),
-    *(reconcile.reconcile, migrate.migrate),
+    *(sync.sync, reconcile.reconcile, migrate.migrate),
 ):
     app.command()(command)
 

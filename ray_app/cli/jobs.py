@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 
-from ray_app.cli.output import FAILED, INTERRUPTED, OK, AsJson, emit, emit_json, note, to_json
+from ray_app.budgets import JobLimits
+from ray_app.cli.output import AT_BUDGET, FAILED, INTERRUPTED, OK, AsJson, emit, emit_json, note, to_json
 from ray_app.cli.tenants import TableOption, TenantOption
+from ray_app.errors import InputError
 from ray_app.reports import JobProgress, JobState
 from ray_app.spaces import Preference
 
@@ -24,6 +27,19 @@ TypesOption = Annotated[
 PreferOption = Annotated[
     Preference | None,
     typer.Option("--prefer", help="How a new index chooses its space; else by the table's size."),
+]
+TenantsOption = Annotated[
+    list[str],
+    typer.Option(
+        "--tenant", "-t", help="The tenant's name; given again, several at once.", show_default=False
+    ),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="USD", help="Stop before the job has cost more, earlier runs included."),
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, help="Stop before it has embedded more tokens.")
 ]
 JobArgument = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
 
@@ -48,17 +64,30 @@ def plan(
 
 
 def backfill(
-    tenant: TenantOption,
+    tenant: TenantsOption,
     tables: TablesOption = None,
     vector_type: TypesOption = None,
     prefer: PreferOption = None,
     resume: Annotated[str | None, typer.Option("--resume", help="Go on with this job.")] = None,
+    budget: BudgetOption = None,
+    max_tokens: MaxTokensOption = None,
     as_json: AsJson = False,
 ) -> int:
     """Embed what is new or changed in a tenant's tables, and remove what is gone.
 
-    Ctrl-C stops the job after the batches in flight; --resume goes on from there.
+    Ctrl-C stops the job after the batches in flight; --resume goes on from there. Several tenants share a
+    running cluster (rowbeam up) and take turns.
+
+    Exit status: 0 done, 1 failed, 3 stopped at its budget.
     """
+    if len(tenant) > 1:
+        if resume is not None:
+            raise InputError("A job is one tenant's.", hint="Name that tenant alone with --resume.")
+        from ray_app.cli.sharing import backfill_several
+
+        limits = JobLimits(_dollars(budget), max_tokens)
+        options = {"tables": split_names(tables), "vector_types": split_names(vector_type), "prefer": prefer}
+        return backfill_several(tenant, limits, options, as_json=as_json)
     from ray_app.app import Rowbeam
     from ray_app.cli import rendering
     from ray_app.cli.interrupt import on_interrupt
@@ -66,15 +95,17 @@ def backfill(
 
     with Rowbeam.open() as rowbeam, on_interrupt() as interrupt, ProgressView() as view:
         job = rowbeam.backfill(
-            tenant,
+            tenant[0],
             tables=split_names(tables),
             vector_types=split_names(vector_type),
             prefer=prefer,
             resume=resume,
+            budget=_dollars(budget),
+            max_tokens=max_tokens,
             on_progress=interrupt.watching(view, rowbeam.cancel),
         )
     emit(job, rendering.job, as_json=as_json)
-    return _exit_code(job, interrupted=interrupt.pressed)
+    return exit_code(job, interrupted=interrupt.pressed)
 
 
 def jobs(
@@ -144,7 +175,7 @@ def _redrive(tenant: str, *, as_json: bool) -> int:
         note("No open dead letters to try again.")
     else:
         emit(job, rendering.job, as_json=False)
-    return OK if job is None else _exit_code(job, interrupted=interrupt.pressed)
+    return OK if job is None else exit_code(job, interrupted=interrupt.pressed)
 
 
 def search(
@@ -173,13 +204,23 @@ def search(
     return OK
 
 
+def _dollars(text: str | None) -> Decimal | None:
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        raise InputError(f"{text!r} is no amount of US dollars.", hint="Such as --budget 2.50.") from None
+
+
 def split_names(values: Sequence[str] | None) -> list[str] | None:
     """The names of options that were given several times, or once with commas."""
     names = [name.strip() for value in values or () for name in value.split(",")]
     return [name for name in names if name] or None
 
 
-def _exit_code(job: JobProgress, *, interrupted: bool) -> int:
+def exit_code(job: JobProgress, *, interrupted: bool) -> int:
+    """The exit status of a command that ran this job; ``interrupted``: Ctrl-C was pressed."""
     if job.state is JobState.SUCCEEDED:
         return OK
+    if job.state is JobState.STOPPED_AT_BUDGET:
+        return AT_BUDGET
     return INTERRUPTED if interrupted and job.state is JobState.CANCELLED else FAILED

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-#: Exit codes: done; the operation, a job or a check failed; the command line is wrong; stopped by Ctrl-C.
+#: Exit codes: done; the operation, a job or a check failed; the command line is wrong; a job stopped at its
+#: budget; stopped by Ctrl-C.
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
+AT_BUDGET: Final = 3
 INTERRUPTED: Final = 130
 
 #: Columns of text when it does not go to a terminal, whose width would be known.

@@ -8,6 +8,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ray_app.budgets import JobBudget
 from ray_app.cli.layout import add_row, facts_of, table_of, when
 from ray_app.cli.output import plain
 from ray_app.cli.rendering_access import describe_limits
@@ -25,6 +26,7 @@ from ray_app.reports import (
     SearchHit,
     TenantDetails,
 )
+from ray_app.spending import options_to_go_on
 from ray_app.tenants import Tenant
 from ray_app.wording import duration, money
 
@@ -33,6 +35,7 @@ _STATE_STYLES: Final = {
     JobState.FAILED: "red",
     JobState.INTERRUPTED: "red",
     JobState.CANCELLED: "yellow",
+    JobState.STOPPED_AT_BUDGET: "yellow",
     JobState.CANCEL_REQUESTED: "yellow",
 }
 #: Characters of a snippet shown in a result line.
@@ -171,6 +174,7 @@ def job(progress: JobProgress) -> RenderableType:
         ("batches", f"{progress.current_batch:,} of {progress.total_batches:,}"),
         ("time", speed),
         ("spent", f"{progress.tokens:,} tokens, {money(progress.cost)}"),
+        *([("budget", _budget(progress.budget))] if progress.budget else []),
         ("provider", progress.provider or "none"),
         ("started", when(progress.started_at)),
         end,
@@ -184,6 +188,15 @@ def job(progress: JobProgress) -> RenderableType:
     return Group(*lines)
 
 
+def _budget(budget: JobBudget) -> str:
+    limits = [money(budget.cost_limit)] if budget.cost_limit is not None else []
+    limits += [f"{budget.token_limit:,} tokens"] if budget.token_limit is not None else []
+    used = f"{' and '.join(limits)}; {money(budget.cost_spent)} and {budget.tokens_spent:,} tokens of it used"
+    if budget.cost_limit is not None and budget.tokens_spent and not budget.cost_spent:
+        used += " (the model runs here and costs no dollars: only --max-tokens would stop the job)"
+    return used
+
+
 def outcome(counts: Counts) -> str:
     """Every record read has one outcome; this shows that they add up."""
     return (
@@ -193,7 +206,8 @@ def outcome(counts: Counts) -> str:
 
 
 def resume_command(progress: JobProgress) -> str:
-    return f"rowbeam backfill --tenant {progress.tenant} --resume {progress.job_id}"
+    budget = options_to_go_on(progress) if progress.state is JobState.STOPPED_AT_BUDGET else ""
+    return f"rowbeam backfill --tenant {progress.tenant} --resume {progress.job_id}{budget}"
 
 
 def dead_letters(found: Sequence[DeadLetter]) -> RenderableType:

@@ -16,7 +16,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from ray_app.db import ranges
+from ray_app.budgets import JobLimits
+from ray_app.db import job_budgets, ranges
 from ray_app.db.idempotency import Asked
 from ray_app.db.indexes import PinnedIndex, pin
 from ray_app.db.job_owners import host_id, owner_alive
@@ -70,8 +71,11 @@ def create_job(
     work: Sequence[RangeSpec],
     indexes: Sequence[PinnedIndex] = (),
     asked: Asked | None = None,
+    limits: JobLimits | None = None,
 ) -> str:
     """Create a pending job, lock its tables and pin its indexes; ``asked`` has its idempotency key.
+
+    ``limits`` is what it may spend.
 
     Raises:
         JobConflict: an active job works on one of the tables; it is named.
@@ -93,6 +97,8 @@ def create_job(
                 heartbeat_at=func.now(),
             )
         )
+        if limits is not None and limits.given:
+            job_budgets.add(connection, job_id, limits)
         _lock_tables(connection, job_id, incarnation, request)
         ranges.add(connection, job_id, work)
         for index in indexes:
@@ -166,6 +172,7 @@ def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:
             )
         )
         ranges.reset(connection, job_id)
+        job_budgets.begin_run(connection, job_id)
     return TakenJob(job_id, run, row.incarnation, request)
 
 
@@ -304,6 +311,18 @@ def request_cancel(engine: Engine, job_id: str) -> JobState:
             update(jobs).where(jobs.c.job_id == job_id).values(state=JobState.CANCEL_REQUESTED)
         )
         return JobState.CANCEL_REQUESTED
+
+
+def is_worked_on(engine: Engine, incarnation: UUID, table: str) -> bool:
+    """Whether an active job, its driver alive, has the table locked."""
+    query = (
+        select(jobs)
+        .join_from(job_locks, jobs, job_locks.c.job_id == jobs.c.job_id)
+        .where(job_locks.c.incarnation == incarnation, job_locks.c.table_name == table)
+    )
+    with engine.connect() as connection:
+        holder = connection.execute(query).one_or_none()
+    return holder is not None and owner_alive(holder)
 
 
 def _job_row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:

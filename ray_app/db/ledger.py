@@ -246,6 +246,8 @@ _TENANT_TABLES = (
     schema.api_keys,
     schema.job_locks,
     schema.jobs,
+    schema.sync_marks,
+    schema.sync_schedules,
 )
 
 

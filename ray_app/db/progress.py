@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, select
 
-from ray_app.db import usage
+from ray_app.budgets import JobBudget
+from ray_app.db import job_budgets, usage
 from ray_app.db.job_owners import owner_alive
 from ray_app.db.schema import jobs, ranges, tenants
 from ray_app.errors import UnknownJob
@@ -60,8 +62,15 @@ def _read(
         rows = connection.execute(query).all()
         ids = [row.job_id for row in rows]
         work, spent = _work(connection, ids), usage.spent_by_jobs(connection, ids)
+        accounts = job_budgets.read(connection, ids)
     return [
-        _progress(row, work.get(row.job_id, _Work()), spent.get(row.job_id, usage.JobUsage())) for row in rows
+        _progress(
+            row,
+            work.get(row.job_id, _Work()),
+            spent.get(row.job_id, usage.JobUsage()),
+            accounts.get(row.job_id),
+        )
+        for row in rows
     ]
 
 
@@ -99,7 +108,9 @@ def _work(connection: Connection, job_ids: Sequence[str]) -> dict[str, _Work]:
     }
 
 
-def _progress(row: Row[Any], work: _Work, spent: usage.JobUsage) -> JobProgress:
+def _progress(
+    row: Row[Any], work: _Work, spent: usage.JobUsage, account: job_budgets.Account | None
+) -> JobProgress:
     counts = work.counts
     state = JobState(row.state)
     if state.active and not owner_alive(row):
@@ -135,6 +146,20 @@ def _progress(row: Row[Any], work: _Work, spent: usage.JobUsage) -> JobProgress:
         provider=row.progress.get("provider"),
         errors=tuple(row.progress.get("errors", ())),
         error=row.error,
+        budget=None if account is None else _budget(account, work, spent),
+    )
+
+
+def _budget(account: job_budgets.Account, work: _Work, spent: usage.JobUsage) -> JobBudget:
+    done, left = work.counts.read, max(work.total - work.counts.read, 0)
+    return JobBudget(
+        account.limits.cost,
+        account.limits.tokens,
+        account.cost,
+        account.tokens,
+        rows_left=left,
+        tokens_left=spent.tokens * left // done if done else 0,
+        cost_left=spent.cost * left / done if done else Decimal(0),
     )
 
 

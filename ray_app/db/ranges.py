@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import ARRAY, BigInteger, Connection, Engine, Integer, func, insert, literal, select, update
 
-from ray_app.db.schema import jobs, ranges
+from ray_app.db.schema import job_budgets, jobs, ranges
 from ray_app.errors import LostJob
 from ray_app.parts import Part, covers
 from ray_app.reports import Counts, JobState
@@ -91,9 +91,13 @@ def pending(engine: Engine, job_id: str) -> list[RangeSpec]:
 
 
 def is_running(connection: Connection, job_id: str, run: int) -> bool:
-    """Whether this run of the job goes on: it is not cancelled, over or driven by another."""
-    state = connection.scalar(select(jobs.c.state).where(jobs.c.job_id == job_id, jobs.c.run == run))
-    return bool(state == JobState.RUNNING)
+    """Whether this run of the job goes on: not cancelled, over, driven by another or at its budget."""
+    row = connection.execute(
+        select(jobs.c.state, job_budgets.c.reached)
+        .outerjoin_from(jobs, job_budgets, jobs.c.job_id == job_budgets.c.job_id)
+        .where(jobs.c.job_id == job_id, jobs.c.run == run)
+    ).one_or_none()
+    return row is not None and row.state == JobState.RUNNING and not row.reached
 
 
 def lease(connection: Connection, job_id: str, run: int, seq: int) -> bool:

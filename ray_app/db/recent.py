@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     DateTime,
+    Select,
     Table,
     Text,
     cast,
@@ -76,6 +77,35 @@ class RecentRows:
             .order_by(self._updated, self._key)
             .limit(limit)
         )
+        return self._rows(connection, query, after)
+
+    def changed(
+        self, connection: Connection, client_id: int, since: datetime, after: ChangedRow | None, limit: int
+    ) -> list[ChangedRow]:
+        """As ``page``, for rows changed at ``since`` or later, the ones that are not active among them."""
+        query = (
+            select(self._updated, self._key)
+            .where(self._tenant == client_id, self._updated >= self._given(since))
+            .order_by(self._updated, self._key)
+            .limit(limit)
+        )
+        return self._rows(connection, query, after)
+
+    def untimed(self, connection: Connection, client_id: int, after: str | None, limit: int) -> list[str]:
+        """The first ``limit`` keys of rows that do not say when they were changed; those after ``after``."""
+        query = (
+            select(self._key)
+            .where(self._tenant == client_id, self._updated.is_(None))
+            .order_by(self._key)
+            .limit(limit)
+        )
+        if after is not None:
+            query = query.where(self._key > after)
+        return list(connection.scalars(query))
+
+    def _rows(
+        self, connection: Connection, query: Select[tuple[Any, Any]], after: ChangedRow | None
+    ) -> list[ChangedRow]:
         if after is not None:
             last = literal(self._given(after.time), DateTime(not self._naive)), literal(after.record_id, Text)
             query = query.where(tuple_(self._updated, self._key) > tuple_(*last))

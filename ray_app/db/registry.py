@@ -88,6 +88,14 @@ class TenantRegistry:
             raise _unknown(name)
         return _tenant(row)
 
+    def find_client(self, client_id: int) -> Tenant | None:
+        """The active tenant of a client of the platform."""
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(tenants).where(tenants.c.client_id == client_id, tenants.c.state == TenantState.ACTIVE)
+            ).one_or_none()
+        return _tenant(row) if row else None
+
     def find_unfinished_removal(self, name: str) -> Tenant | None:
         """A tenant of that name whose erasure began and did not end."""
         if not is_tenant_name(name):

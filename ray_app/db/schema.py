@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Date,
@@ -292,4 +293,49 @@ usage = Table(
     Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
     #: Time the provider was busy; tokens over it is the speed that plans estimate with.
     Column("seconds", Float, nullable=False, server_default="0"),
+)
+
+#: What a job may spend, and has; jobs without a limit have no row. ``spent`` counts calls that have ended,
+#: ``held`` is what those under way may come to. US dollars, unrounded.
+job_budgets = Table(
+    "job_budgets",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("cost_limit", Numeric),
+    Column("token_limit", BigInteger),
+    Column("cost_spent", Numeric, nullable=False, server_default="0"),
+    _count("tokens_spent"),
+    Column("cost_held", Numeric, nullable=False, server_default="0"),
+    _count("tokens_held"),
+    #: Whether a call did not fit: the job goes no further until its limits are raised.
+    Column("reached", Boolean, nullable=False, server_default="false"),
+)
+
+#: How far the rows of an index have been compared with it by syncs, and what the next one has to know.
+sync_marks = Table(
+    "sync_marks",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
+    Column("table_name", Text, primary_key=True),
+    Column("vector_type", Text, primary_key=True),
+    #: What was made of rows: the space, the chunker, the columns. The mark means nothing for another.
+    Column("recipe", Text, nullable=False),
+    #: What was committed with an earlier ``updated_at`` has been seen; null where that cannot be told.
+    _now("watermark", null=True),
+    #: The source's clock when the last sync began to read.
+    _now("read_at"),
+    #: Transactions that were open then and whose beginning its role may not see, by their virtual ids.
+    Column("unseen", ARRAY(Text), nullable=False, server_default="{}"),
+    #: When the last comparison of the whole table began.
+    _now("full_at"),
+)
+
+#: Tenants that the server syncs by itself.
+sync_schedules = Table(
+    "sync_schedules",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
+    Column("every_seconds", Integer, nullable=False),
+    _now("last_at", null=True),
+    CheckConstraint("every_seconds > 0", name="every_seconds"),
 )

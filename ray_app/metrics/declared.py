@@ -130,6 +130,18 @@ LEDGER_LAG: Final = Gauge(
     ("table",),
     lifetime=_LOOKED_UP,
 )
+OUTBOX_ENTRIES: Final = Gauge(
+    "rowbeam_outbox_entries", "Changes in the outbox that are not in their indexes yet.", lifetime=_LOOKED_UP
+)
+OUTBOX_AGE: Final = Gauge(
+    "rowbeam_outbox_age_seconds", "How long the oldest change in the outbox has waited.", lifetime=_LOOKED_UP
+)
+OUTBOX_MISSED: Final = Gauge(
+    "rowbeam_outbox_missed",
+    "Statements whose changes the outbox could not note since it was installed.",
+    lifetime=_LOOKED_UP,
+)
+SYNCS: Final = Counter("rowbeam_syncs_total", "Syncs that the server did by itself.", ("outcome",))
 BUDGET_LIMIT: Final = Gauge(
     "rowbeam_budget_limit_dollars",
     "Monthly gateway budgets of all tenants that have one, in US dollars.",

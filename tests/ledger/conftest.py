@@ -12,6 +12,7 @@ from ray_app.store.edge import EdgeStore
 from ray_app.tenants import Placement
 from ray_app.workspace import Workspace
 from tests.support.parts_site import Site
+from tests.support.sync_site import CountedBackend, SyncSite
 
 
 @pytest.fixture
@@ -23,3 +24,19 @@ def site(make_settings: Callable[..., Settings], tmp_path: Path) -> Iterator[Sit
     yield Site(workspace, store, tenant)
     store.close()
     workspace.close()
+
+
+@pytest.fixture
+def changing(site: Site) -> SyncSite:
+    """A tenant ``acme`` (client 1) with an empty index of pull requests."""
+    found = SyncSite(site.workspace, site.store, site.tenant)
+    found.index()
+    return found
+
+
+@pytest.fixture
+def backend(site: Site) -> Iterator[CountedBackend]:
+    """The stub model, counting."""
+    made = CountedBackend(site.workspace)
+    yield made
+    made.close()

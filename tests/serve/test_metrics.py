@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def run_job(site: ServeSite, key: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def traffic(site: ServeSite, tmp_path_factory: pytest.TempPathFactory) -> Traffic:
+def traffic(site: ServeSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traffic]:
     tenant, key = site.add_tenant()
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     rows = [*issues(1, 120), {"id": 121, "status": "open"}, {"id": 122, "summary": "issue number 7"}]
@@ -85,7 +86,10 @@ def traffic(site: ServeSite, tmp_path_factory: pytest.TempPathFactory) -> Traffi
             text("SELECT incarnation FROM rowbeam.tenants WHERE name = :name"), {"name": tenant}
         )
     engine.dispose()
-    return Traffic(tenant, key, str(incarnation), job, usage)
+    site.rowbeam("sync", "--install", "--table", TABLE)
+    site.rowbeam("sync", "--tenant", tenant, "--every", "3600")
+    yield Traffic(tenant, key, str(incarnation), job, usage)
+    site.rowbeam("sync", "--uninstall")
 
 
 def test_a_scrape_has_what_is_documented_and_the_numbers_of_the_ledger(

@@ -16,6 +16,7 @@ _TONES: Final = {
     JobState.FAILED: "bad",
     JobState.INTERRUPTED: "bad",
     JobState.CANCELLED: "warn",
+    JobState.STOPPED_AT_BUDGET: "warn",
     JobState.CANCEL_REQUESTED: "warn",
 }
 #: Percent between two announcements to those who hear the page: each change would drown out the rest.

@@ -1,0 +1,105 @@
+"""How far syncs have come with each index, and which tenants are synced by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from ray_app.db.registry import lock_active
+from ray_app.db.schema import sync_marks, sync_schedules, tenants
+from ray_app.syncing.watermark import Mark
+from ray_app.tenants import TenantState
+
+
+@dataclass(frozen=True)
+class SavedMark:
+    """The mark of an index."""
+
+    mark: Mark
+    recipe: str
+    full_at: datetime
+
+
+def load_mark(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> SavedMark | None:
+    """The mark of an index; None before its first sync."""
+    row = connection.execute(
+        select(sync_marks).where(
+            sync_marks.c.incarnation == incarnation,
+            sync_marks.c.table_name == table,
+            sync_marks.c.vector_type == vector_type,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    return SavedMark(Mark(row.watermark, row.read_at, frozenset(row.unseen)), row.recipe, row.full_at)
+
+
+def save_mark(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, saved: SavedMark
+) -> None:
+    """Raises UnknownTenant when the tenant is being removed."""
+    lock_active(connection, incarnation)
+    values = {
+        "recipe": saved.recipe,
+        "watermark": saved.mark.watermark,
+        "read_at": saved.mark.read_at,
+        "unseen": sorted(saved.mark.unseen),
+        "full_at": saved.full_at,
+    }
+    connection.execute(
+        insert(sync_marks)
+        .values(incarnation=incarnation, table_name=table, vector_type=vector_type, **values)
+        .on_conflict_do_update(index_elements=list(sync_marks.primary_key), set_=values)
+    )
+
+
+def set_schedule(engine: Engine, incarnation: UUID, every: timedelta | None) -> None:
+    """Have the server sync the tenant every so often; None stops that.
+
+    Raises:
+        UnknownTenant: it is being removed.
+    """
+    with engine.begin() as connection:
+        lock_active(connection, incarnation)
+        if every is None:
+            connection.execute(delete(sync_schedules).where(sync_schedules.c.incarnation == incarnation))
+            return
+        seconds = {"every_seconds": int(every.total_seconds())}
+        connection.execute(
+            insert(sync_schedules)
+            .values(incarnation=incarnation, **seconds)
+            .on_conflict_do_update(index_elements=["incarnation"], set_=seconds)
+        )
+
+
+def schedules(engine: Engine) -> dict[str, timedelta]:
+    """How often each tenant is synced by itself, by name; those that are not are left out."""
+    query = (
+        select(tenants.c.name, sync_schedules.c.every_seconds)
+        .join_from(sync_schedules, tenants)
+        .order_by(tenants.c.name)
+    )
+    with engine.connect() as connection:
+        return {name: timedelta(seconds=every) for name, every in connection.execute(query).all()}
+
+
+def take_due(engine: Engine) -> list[str]:
+    """The active tenants whose sync is due, by name; noted as begun now."""
+    schedule = sync_schedules.c
+    elapsed = func.extract("epoch", func.now() - schedule.last_at)
+    due = (
+        update(sync_schedules)
+        .where(
+            tenants.c.incarnation == schedule.incarnation,
+            tenants.c.state == TenantState.ACTIVE,
+            or_(schedule.last_at.is_(None), elapsed >= schedule.every_seconds),
+        )
+        .values(last_at=func.now())
+        .returning(tenants.c.name)
+    )
+    with engine.begin() as connection:
+        return list(connection.scalars(due))
