@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 REPO ?= $(CURDIR)
 # Test files run at once.
 WORKERS ?= 2
+# The fault suite's plan, and how many faults it has.
+SEED ?= 1
+RUNS ?= 50
 # Nothing of a demo or a test run is reported to anybody.
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test lint format clean
+.PHONY: help setup tools demo test faults lint format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +40,9 @@ demo: setup ## Show everything once, on invented data and the history of REPO (t
 test: setup ## Run all tests, two files at a time (WORKERS).
 	@.ci/tools $(VENV)/tools || echo "Going on without."
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
+faults: setup ## Break a running server 50 times in mid-work (SEED, RUNS), and count what is lost: nothing.
+	$(BIN)/python -m tests.faults --seed $(SEED) --runs $(RUNS)
 
 lint: setup ## Check style, formatting and types.
 	$(BIN)/ruff check .
