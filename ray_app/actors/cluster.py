@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 import ray
@@ -27,27 +29,46 @@ MIN_CPUS: Final = 2
 OBJECT_STORE_BYTES: Final = 256 * 1024**2
 
 
+@dataclass(slots=True)
+class _Shared:
+    """This process's one connection to Ray, and how many threads work on it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+
+
+_shared: Final = _Shared()
+
+
 @contextmanager
 def connected(settings: Settings) -> Iterator[str]:
     """Join the cluster at ``settings.ray_address``, or start a private one. Yields its GCS address.
 
+    A process has one connection to Ray. Threads share it: the first one in connects, the last one out
+    disconnects, and a connection that somebody else made stays.
+
     Raises:
         RayUnavailable: no cluster answers at that address.
     """
-    if ray.is_initialized():
-        yield str(ray.get_runtime_context().gcs_address)
-        return
-    try:
-        _init(settings)
-    except (ConnectionError, RuntimeError, OSError) as error:
-        raise RayUnavailable(
-            f"Ray cannot be reached or started: {str(error).splitlines()[0]}",
-            hint="Check RAY_ADDRESS and the cluster's token, or run rowbeam up.",
-        ) from error
+    with _shared.lock:
+        # Two threads inside ``ray.init`` at once break each other's connection.
+        ours = _shared.users > 0 or not ray.is_initialized()
+        if not ray.is_initialized():
+            try:
+                _init(settings)
+            except (ConnectionError, RuntimeError, OSError) as error:
+                raise RayUnavailable(
+                    f"Ray cannot be reached or started: {str(error).splitlines()[0]}",
+                    hint="Check RAY_ADDRESS and the cluster's token, or run rowbeam up.",
+                ) from error
+        _shared.users += ours
     try:
         yield str(ray.get_runtime_context().gcs_address)
     finally:
-        ray.shutdown()
+        with _shared.lock:
+            _shared.users -= ours
+            if ours and not _shared.users:
+                ray.shutdown()
 
 
 def _init(settings: Settings) -> None:
