@@ -26,6 +26,7 @@ from ray_app.store.port import (
     Hit,
     IndexKey,
     PointBatch,
+    PointCopy,
     StoredPoint,
     StoredVector,
     Stray,
@@ -175,6 +176,21 @@ class OwnedStore:
     ) -> list[StoredPoint]:
         points: list[StoredPoint] = self._call("points_of", scope, index, keys)
         return points
+
+    def copies_after(
+        self, scope: TenantScope, index: IndexKey, after: UUID | None, limit: int
+    ) -> list[PointCopy]:
+        copies: list[PointCopy] = self._call("copies_after", scope, index, after, limit)
+        return copies
+
+    def copies_of(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> list[PointCopy]:
+        copies: list[PointCopy] = self._call("copies_of", scope, index, keys)
+        return copies
+
+    def write_copies(self, scope: TenantScope, index: IndexKey, copies: Sequence[PointCopy]) -> None:
+        self._call("write_copies", scope, index, copies)
 
     def strays(
         self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int

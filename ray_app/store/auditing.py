@@ -90,12 +90,12 @@ class AuditedStore(ABC):
         offset: Any,
         limit: int,
         *,
-        vectors: bool = False,
+        vectors: Sequence[str] = (),
         keys: Sequence[str] = payload.AUDIT_KEYS,
     ) -> tuple[list[Found], Any]:
         """A page of what ``where`` matches, with payload ``keys``, and the next offset or None.
 
-        By ascending id. ``vectors`` brings the points' vectors too.
+        By ascending id. ``vectors`` names those of the points' vectors to bring too.
         """
 
     @abstractmethod

@@ -149,7 +149,7 @@ class EdgeStore(IsolatedStore):
         offset: Any,
         limit: int,
         *,
-        vectors: bool = False,
+        vectors: Sequence[str] = (),
         keys: Sequence[str] = payload.AUDIT_KEYS,
     ) -> tuple[list[Found], Any]:
         request = edge.ScrollRequest(
@@ -157,12 +157,17 @@ class EdgeStore(IsolatedStore):
             limit=limit,
             filter=translate(where, DIALECT),
             with_payload=list(keys),
-            with_vector=[payload.VECTOR] if vectors else False,
+            with_vector=list(vectors) or False,
         )
         with self._shards.use(self._path(scope, space)) as shard:
             records, following = ([], None) if shard is None else shard.scroll(request)
         found = [
-            Found(str(record.id), record.payload or {}, vector=edge_models.dense(record.vector))
+            Found(
+                str(record.id),
+                record.payload or {},
+                vector=edge_models.dense(record.vector),
+                words=edge_models.words(record.vector),
+            )
             for record in records
         ]
         return found, following

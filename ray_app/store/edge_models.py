@@ -49,6 +49,12 @@ def dense(vectors: Any) -> list[float] | None:
     return vectors.get(payload.VECTOR) if vectors else None
 
 
+def words(vectors: Any) -> WordVector | None:
+    """The words of a point's named vectors; None when it has none, or they were not asked for."""
+    held = vectors.get(payload.WORDS) if vectors else None
+    return None if held is None else WordVector(list(held.indices), list(held.values))
+
+
 def query_options(query: list[float] | WordVector, where: Where) -> dict[str, Any]:
     """Keyword arguments of ``QueryRequest`` that say what is near."""
     if not isinstance(query, WordVector):

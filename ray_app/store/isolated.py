@@ -16,10 +16,10 @@ import numpy.typing as npt
 from ray_app.errors import InputError
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
-from ray_app.store.auditing import AuditedStore
 from ray_app.store.conditions import check_fields, compile_conditions
+from ray_app.store.copying import CopyingStore
 from ray_app.store.filters import Where, cut_ids
-from ray_app.store.payload import Found, NewPoint
+from ray_app.store.payload import Found
 from ray_app.store.port import (
     Condition,
     DataChange,
@@ -38,7 +38,7 @@ from ray_app.tenants import TenantScope
 _CHUNKS: Final = 64
 
 
-class IsolatedStore(AuditedStore):
+class IsolatedStore(CopyingStore):
     """A ``VectorStore`` over an engine."""
 
     def ensure_index(self, scope: TenantScope, index: IndexKey, payload_fields: Sequence[str]) -> None:
@@ -125,7 +125,7 @@ class IsolatedStore(AuditedStore):
             # In a filter, beside the tenant: fetched by id alone, a point comes whoever's it is.
             ids = tuple(payload.point_key(scope, index, record_id, chunk) for chunk in chunks)
             where = Where(scope.incarnation, partition, ids)
-            found, _ = self._page(scope, index.space, where, None, _CHUNKS, vectors=True)
+            found, _ = self._page(scope, index.space, where, None, _CHUNKS, vectors=(payload.VECTOR,))
             payload.check_tenant(scope, found)
             own += found
             if len(found) < _CHUNKS:
@@ -139,7 +139,7 @@ class IsolatedStore(AuditedStore):
         found: list[Found] = []
         for cut in cut_ids(ids):
             where = Where(scope.incarnation, partition, cut)
-            page, _ = self._page(scope, index.space, where, None, len(cut), vectors=True)
+            page, _ = self._page(scope, index.space, where, None, len(cut), vectors=(payload.VECTOR,))
             payload.check_tenant(scope, page)
             found += page
         return payload.as_stored_vectors(found)
@@ -188,12 +188,6 @@ class IsolatedStore(AuditedStore):
         payload. The engine's number and time indexes answer each other's bounds, wrongly (Edge
         0.9.0), and one field name may be a number in one table and a time in another.
         """
-
-    @abstractmethod
-    def _write(
-        self, scope: TenantScope, space: EmbeddingSpace, points: Sequence[NewPoint], guard: Where
-    ) -> None:
-        """Insert ``points``, replacing only those that ``guard`` matches; durable on return."""
 
     @abstractmethod
     def _update(self, scope: TenantScope, space: EmbeddingSpace, updates: Sequence[PayloadUpdate]) -> None:

@@ -76,8 +76,9 @@ class Found:
     point_id: str
     payload: Mapping[str, Any]
     score: float = 0.0
-    #: Where it was asked for.
+    #: Where they were asked for.
     vector: Sequence[float] | None = None
+    words: WordVector | None = None
 
 
 def stamp(scope: TenantScope, index: IndexKey, batch: PointBatch) -> list[NewPoint]:
@@ -88,13 +89,7 @@ def stamp(scope: TenantScope, index: IndexKey, batch: PointBatch) -> list[NewPoi
             worse, accept and drop.
     """
     vectors = check_vectors(batch.vectors, index.space, rows=len(batch.metas)).tolist()
-    shared = {
-        TENANT: str(scope.incarnation),
-        PARTITION: str(partition_of(scope, index)),
-        VERSION: check_version(batch.version),
-        VECTOR_TYPE: index.vector_type,
-        MODEL: clean_text(index.space.model),
-    }
+    shared = {**shared_keys(scope, index), VERSION: check_version(batch.version)}
     return [
         NewPoint(
             point_key(scope, index, meta.record_id, meta.chunk),
@@ -104,6 +99,16 @@ def stamp(scope: TenantScope, index: IndexKey, batch: PointBatch) -> list[NewPoi
         )
         for meta, vector in zip(batch.metas, vectors, strict=True)
     ]
+
+
+def shared_keys(scope: TenantScope, index: IndexKey) -> dict[str, Any]:
+    """What all points of an index say."""
+    return {
+        TENANT: str(scope.incarnation),
+        PARTITION: str(partition_of(scope, index)),
+        VECTOR_TYPE: index.vector_type,
+        MODEL: clean_text(index.space.model),
+    }
 
 
 def check_version(version: int) -> int:

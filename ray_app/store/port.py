@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ray_app.spaces import EmbeddingSpace
+from ray_app.store.words import WordVector
 from ray_app.tenants import TenantScope
 
 #: A value of a payload column that can be stored and filtered on.
@@ -135,6 +136,27 @@ class StoredVector:
     vector: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class PointCopy:
+    """A whole point, to be written again elsewhere, under the ids and the name of whoever writes it."""
+
+    #: Where it was read.
+    point_id: UUID
+    record_id: str
+    chunk: int
+    version: int
+    content_hash: str
+    snippet: str
+    provider: str
+    #: UTC, ISO 8601.
+    embedded_at: str
+    data: Mapping[str, Scalar | Sequence[Scalar]]
+    #: float32 of shape (dimensions,), scaled to length 1, as the store keeps it.
+    vector: npt.NDArray[np.float32]
+    #: None when its text has no words.
+    words: WordVector | None
+
+
 class VectorStore(Protocol):
     """Where vectors live.
 
@@ -214,6 +236,22 @@ class VectorStore(Protocol):
         self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
     ) -> list[StoredPoint]:
         """The points of (record_id, chunk) ``keys``, as ``points_between``; missing ones are left out."""
+
+    def copies_after(
+        self, scope: TenantScope, index: IndexKey, after: UUID | None, limit: int
+    ) -> list[PointCopy]:
+        """The first ``limit`` points of the index by ascending id, those up to id ``after`` left out."""
+
+    def copies_of(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> list[PointCopy]:
+        """The points of (record_id, chunk) ``keys``, in no particular order; missing ones are left out."""
+
+    def write_copies(self, scope: TenantScope, index: IndexKey, copies: Sequence[PointCopy]) -> None:
+        """Write points with the versions that they have, replacing newer ones of the tenant, too.
+
+        Durable when this returns.
+        """
 
     def strays(
         self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int

@@ -23,6 +23,7 @@ from ray_app.store.port import (
     Hit,
     IndexKey,
     PointBatch,
+    PointCopy,
     StoredPoint,
     StoredVector,
     Stray,
@@ -132,6 +133,22 @@ class RoutedStore:
     ) -> list[StoredPoint]:
         with self._timed(scope, "points_of") as store:
             return store.points_of(scope, index, keys)
+
+    def copies_after(
+        self, scope: TenantScope, index: IndexKey, after: UUID | None, limit: int
+    ) -> list[PointCopy]:
+        with self._timed(scope, "copies_after") as store:
+            return store.copies_after(scope, index, after, limit)
+
+    def copies_of(
+        self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
+    ) -> list[PointCopy]:
+        with self._timed(scope, "copies_of") as store:
+            return store.copies_of(scope, index, keys)
+
+    def write_copies(self, scope: TenantScope, index: IndexKey, copies: Sequence[PointCopy]) -> None:
+        with self._timed(scope, "write_copies") as store:
+            store.write_copies(scope, index, copies)
 
     def strays(
         self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int

@@ -183,7 +183,7 @@ class ServerStore(IsolatedStore):
         offset: Any,
         limit: int,
         *,
-        vectors: bool = False,
+        vectors: Sequence[str] = (),
         keys: Sequence[str] = payload.AUDIT_KEYS,
     ) -> tuple[list[Found], Any]:
         def read(name: str) -> tuple[list[models.Record], Any]:
@@ -193,12 +193,17 @@ class ServerStore(IsolatedStore):
                 offset=offset,
                 limit=limit,
                 with_payload=list(keys),
-                with_vectors=[payload.VECTOR] if vectors else False,
+                with_vectors=list(vectors) or False,
             )
 
         records, following = self._read(traffic_name(scope, space), read) or ([], None)
         found = [
-            Found(str(record.id), record.payload or {}, vector=server_models.dense(record.vector))
+            Found(
+                str(record.id),
+                record.payload or {},
+                vector=server_models.dense(record.vector),
+                words=server_models.words(record.vector),
+            )
             for record in records
         ]
         return found, following

@@ -65,6 +65,12 @@ def dense(vectors: Any) -> Any:
     return vectors.get(payload.VECTOR) if isinstance(vectors, dict) else None
 
 
+def words(vectors: Any) -> WordVector | None:
+    """The words of a point's named vectors; None when it has none, or they were not asked for."""
+    held = vectors.get(payload.WORDS) if isinstance(vectors, dict) else None
+    return None if held is None else WordVector(list(held.indices), list(held.values))
+
+
 def point(new: NewPoint) -> models.PointStruct:
     vectors: dict[str, Any] = {payload.VECTOR: new.vector}
     if new.words is not None:

@@ -15,7 +15,7 @@ from ray_app.store import filters, payload
 from ray_app.store.filters import Clause, Match, Where
 from ray_app.store.port import DataChange, IndexKey
 from ray_app.tenants import Placement, TenantScope
-from tests.support.vector_store_world import SECRET, World, batch, meta, unit
+from tests.support.vector_store_world import SECRET, World, batch, copied, meta, unit
 
 #: "kept": nothing foreign was seen or touched. "refused": our own check stopped the call. "leaked": neither.
 Outcome = Literal["kept", "refused", "leaked"]
@@ -43,7 +43,8 @@ class Twins:
     def foreign_payload(self) -> dict[str, Any]:
         partition = partition_id(SECRET, self.ours.incarnation, "issues", "content")
         fields = {"_t": str(self.theirs.incarnation), "_p": str(partition), "_v": 1, "_h": "h"}
-        return {**fields, "pk": "1", "c": 0, "text": "crash theirs", "d": {}}
+        own = {"provider": "local", "at": "2026-11-23T10:00:00+00:00"}
+        return {**fields, **own, "pk": "1", "c": 0, "text": "crash theirs", "d": {}}
 
     def foreign(self, operation: str) -> list[Any]:
         """All that is theirs, as the engine holds it: in our home, and in their own."""
@@ -52,9 +53,9 @@ class Twins:
         found = [
             point
             for home in homes
-            for point in self.world.store._page(home, self.world.space, everything, None, 100, vectors=True)[
-                0
-            ]
+            for point in self.world.store._page(
+                home, self.world.space, everything, None, 100, vectors=[payload.VECTOR]
+            )[0]
         ]
         return sorted((point.point_id, sorted(point.payload.items()), point.vector) for point in found)
 
@@ -96,6 +97,13 @@ OPERATIONS: Final[dict[str, Callable[[Twins], Iterable[Any]]]] = {
         if point.record_id != "own"
     ],
     "points_of": lambda it: it.world.store.points_of(it.ours, it.index, [("1", 0)]),
+    "copies_after": lambda it: [
+        copy for copy in it.world.store.copies_after(it.ours, it.index, None, 100) if copy.record_id != "own"
+    ],
+    "copies_of": lambda it: it.world.store.copies_of(it.ours, it.index, [("1", 0)]),
+    "write_copies": lambda it: (
+        it.world.store.write_copies(it.ours, it.index, [copied("1", unit(0, 1), version=99)]) or ()
+    ),
     "drop_index": lambda it: it.world.store.drop_index(it.ours, it.index) or (),
     "erase": lambda it: range(it.world.store.erase(it.ours, [it.world.space])),
 }

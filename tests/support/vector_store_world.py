@@ -11,7 +11,7 @@ import numpy as np
 
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.isolated import IsolatedStore
-from ray_app.store.port import IndexKey, PointBatch, PointMeta
+from ray_app.store.port import IndexKey, PointBatch, PointCopy, PointMeta
 from ray_app.tenants import Placement, TenantScope
 
 DIMENSIONS = 4
@@ -36,6 +36,12 @@ def meta(record_id: str, chunk: int = 0, snippet: str = "text", **data: Any) -> 
 
 def batch(metas: Sequence[PointMeta], vectors: Sequence[np.ndarray], version: int = 1) -> PointBatch:
     return PointBatch(metas, np.array(vectors, np.float32).reshape(len(metas), -1), version)
+
+
+def copied(record_id: str, vector: np.ndarray, chunk: int = 0, version: int = 1) -> PointCopy:
+    """A copy of a point that is nowhere."""
+    at = "2026-11-23T10:00:00+00:00"
+    return PointCopy(uuid4(), record_id, chunk, version, "hash", "text", "local", at, {}, vector, None)
 
 
 @dataclass
