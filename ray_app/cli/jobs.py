@@ -17,7 +17,9 @@ from ray_app.spaces import Preference
 
 TablesOption = Annotated[
     list[str] | None,
-    typer.Option("--tables", help="Tables, with commas or given again; else all vector-enabled ones."),
+    typer.Option(
+        "--tables", "--table", help="Tables, with commas or given again; else all vector-enabled ones."
+    ),
 ]
 TypeOption = Annotated[str, typer.Option("--vector-type", help="content, summary or metadata.")]
 TypesOption = Annotated[
