@@ -84,7 +84,7 @@ def queue_backfill(
     vector_types = None if vector_types is None else list(vector_types)
     asked = None
     if idempotency_key is not None:
-        asked = Asked.of(idempotency_key, "backfill", tables, vector_types, prefer)
+        asked = Asked.of(idempotency_key, "backfill", tables, vector_types, prefer, limits)
         if repeated := _repeated(workspace, tenant, asked):
             return repeated
     targets, _ = choose_targets(workspace, tenant, tables, vector_types, prefer)

@@ -23,6 +23,10 @@ class JobLimits:
         ):
             raise InputError("A budget must be above zero.", hint="Give US dollars, such as --budget 2.50.")
 
+    def to_json(self) -> dict[str, str | int | None]:
+        """The cost as text, for it is exact; however it was written, the same amount gives the same text."""
+        return {"cost": None if self.cost is None else f"{self.cost.normalize():f}", "tokens": self.tokens}
+
     @property
     def given(self) -> bool:
         return self.cost is not None or self.tokens is not None

@@ -13,8 +13,10 @@ from ray_app.api.backfills_models import (
     JobAnswer,
     JobBody,
     JobList,
+    LimitsRequest,
     PlanBody,
     RedriveAnswer,
+    StartRequest,
 )
 from ray_app.api.gates import admitted
 from ray_app.api.principals import FromTenant
@@ -45,10 +47,10 @@ async def start_backfill(
     services: FromServices,
     caller: FromTenant,
     response: Response,
-    body: BackfillRequest | None = None,
+    body: StartRequest | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobAnswer:
-    asked = body or BackfillRequest()
+    asked = body or StartRequest()
 
     job = await job_actions.backfill(
         services,
@@ -57,6 +59,7 @@ async def start_backfill(
         vector_types=asked.vector_types,
         prefer=asked.prefer,
         idempotency_key=idempotency_key,
+        limits=asked.limits,
     )
     response.headers["location"] = f"{_PATH}/{job.job_id}"
     return JobAnswer(job=JobBody.of(job))
@@ -120,8 +123,11 @@ async def cancel_backfill(
 
 
 @router.post(f"{_PATH}/{{job_id}}/resume", status_code=202, summary="Go on with a job that stopped")
-async def resume_backfill(job_id: str, services: FromServices, caller: FromTenant) -> JobAnswer:
-    return JobAnswer(job=JobBody.of(await job_actions.resume(services, caller.tenant, job_id)))
+async def resume_backfill(
+    job_id: str, services: FromServices, caller: FromTenant, body: LimitsRequest | None = None
+) -> JobAnswer:
+    limits = (body or LimitsRequest()).limits
+    return JobAnswer(job=JobBody.of(await job_actions.resume(services, caller.tenant, job_id, limits)))
 
 
 @router.get("/v1/dead-letters", summary="Records that could not be embedded, oldest first")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ray_app.api.amounts import Dollars
+from ray_app.budgets import JobLimits
 from ray_app.reports import DeadLetter, JobProgress, JobState, Plan
 from ray_app.spaces import Preference, VectorType
+from ray_app.tenants import MAX_LIMIT
 
 #: What a tenant is told of a job that stopped; the reason may name hosts and files, and is the operator's.
 _STOPPED: Final = {
     JobState.FAILED: "The job stopped at a fault. What it wrote stays; resume it to go on.",
-    JobState.STOPPED_AT_BUDGET: "The job stopped at its budget. What it wrote stays.",
+    JobState.STOPPED_AT_BUDGET: (
+        "The job stopped at its budget. What it wrote stays; resume it with a higher one to go on."
+    ),
     JobState.INTERRUPTED: "The job's process ended before its time. What it wrote stays; resume it to go on.",
 }
 _NEVER_STARTED: Final = "The job could not be started. Send the request again, or resume it."
@@ -35,6 +40,38 @@ class BackfillRequest(BaseModel):
         Preference | None,
         Field(description="How a new index chooses its space; else by the table's size."),
     ] = None
+
+
+class LimitsRequest(BaseModel):
+    """What a job may spend in all, earlier runs of it counted in; no limit where nothing is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: Annotated[
+        Decimal | None,
+        Field(gt=0, le=MAX_LIMIT, description="US dollars. A model on the server's own machines costs none."),
+    ] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=MAX_LIMIT)] = None
+
+    @property
+    def limits(self) -> JobLimits:
+        return JobLimits(self.budget, self.max_tokens)
+
+
+class StartRequest(BackfillRequest, LimitsRequest):
+    """What to embed, and what it may cost."""
+
+
+class BudgetBody(_Answer):
+    """What a job may spend and has spent, and what its rest would take at what its rows have taken so far."""
+
+    cost_limit: Dollars | None
+    token_limit: int | None
+    cost_spent: Dollars
+    tokens_spent: int
+    rows_left: int
+    cost_left: Dollars
+    tokens_left: int
 
 
 class CountsBody(_Answer):
@@ -68,6 +105,8 @@ class JobBody(_Answer):
     counts: CountsBody
     tokens: int
     cost: Dollars
+    #: Null for a job without a budget of its own.
+    budget: BudgetBody | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -9,6 +9,7 @@ from ray_app import backfilling
 from ray_app.api.job_starts import start_job
 from ray_app.api.services import Services
 from ray_app.backfilling import QueuedJob
+from ray_app.budgets import JobLimits
 from ray_app.db import jobs
 from ray_app.db.progress import job_progress
 from ray_app.errors import ConflictError
@@ -25,8 +26,9 @@ async def backfill(
     vector_types: Sequence[VectorType] | None = None,
     prefer: Preference | None = None,
     idempotency_key: str | None = None,
+    limits: JobLimits | None = None,
 ) -> JobProgress:
-    """Start embedding what is new or changed.
+    """Start embedding what is new or changed, within ``limits``.
 
     Raises:
         InputError, ConflictError: as ``backfilling.queue_backfill``.
@@ -41,16 +43,20 @@ async def backfill(
             vector_types=vector_types,
             prefer=prefer,
             idempotency_key=idempotency_key,
+            limits=limits,
         )
 
     return await start_job(services, tenant, queue)
 
 
-async def resume(services: Services, tenant: Tenant, job_id: str) -> JobProgress:
-    """Go on with a job that stopped.
+async def resume(
+    services: Services, tenant: Tenant, job_id: str, limits: JobLimits | None = None
+) -> JobProgress:
+    """Go on with a job that stopped, its limits changed to those of ``limits`` that are given.
 
     Raises:
         UnknownJob: the tenant has none of that id.
+        InputError: as ``backfilling.change_limits``.
         ConflictError: it has succeeded, is being cancelled, or another works on one of its tables.
         RayUnavailable: nobody could be found to drive it; it has ended as failed.
     """
@@ -59,6 +65,8 @@ async def resume(services: Services, tenant: Tenant, job_id: str) -> JobProgress
         job = job_progress(services.workspace.ledger, job_id, tenant.incarnation)
         if job.state is JobState.CANCEL_REQUESTED:
             raise ConflictError("The job is being cancelled.", hint="Resume it when it has stopped.")
+        if job.state.resumable:
+            backfilling.change_limits(services.workspace, tenant, job_id, limits or JobLimits())
         return QueuedJob(job_id, jobs.requeue(services.workspace.ledger, job_id))
 
     return await start_job(services, tenant, queue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any, Final
 
 from ray_app.client import accounting, embedding, jobs, records, searching
@@ -74,9 +75,13 @@ class AsyncRowbeamClient(AsyncConnection):
         vector_types: Sequence[str] | None = None,
         prefer: str | None = None,
         idempotency_key: str | None = None,
+        budget: Decimal | None = None,
+        max_tokens: int | None = None,
     ) -> Job:
         return await self._run(
-            lambda patience: jobs.start(patience, tables, vector_types, prefer, idempotency_key)
+            lambda patience: jobs.start(
+                patience, tables, vector_types, prefer, idempotency_key, budget, max_tokens
+            )
         )
 
     async def plan_backfill(
@@ -97,8 +102,10 @@ class AsyncRowbeamClient(AsyncConnection):
     async def cancel_backfill(self, job_id: str) -> Job:
         return await self._run(lambda patience: jobs.cancel(patience, job_id))
 
-    async def resume_backfill(self, job_id: str) -> Job:
-        return await self._run(lambda patience: jobs.resume(patience, job_id))
+    async def resume_backfill(
+        self, job_id: str, *, budget: Decimal | None = None, max_tokens: int | None = None
+    ) -> Job:
+        return await self._run(lambda patience: jobs.resume(patience, job_id, budget, max_tokens))
 
     async def wait_for_backfill(
         self,

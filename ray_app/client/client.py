@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any, Final
 
 from ray_app.client import accounting, embedding, jobs, records, searching
@@ -94,12 +95,20 @@ class RowbeamClient(Connection):
         vector_types: Sequence[str] | None = None,
         prefer: str | None = None,
         idempotency_key: str | None = None,
+        budget: Decimal | None = None,
+        max_tokens: int | None = None,
     ) -> Job:
         """Embed what is new or changed in the tenant's tables, as a job; all tables unless named.
 
+        It stops before it exceeds ``budget`` (US dollars) or ``max_tokens``.
+
         With an ``idempotency_key`` of your own a second call finds the first one's job, whenever it is made.
         """
-        return self._run(lambda patience: jobs.start(patience, tables, vector_types, prefer, idempotency_key))
+        return self._run(
+            lambda patience: jobs.start(
+                patience, tables, vector_types, prefer, idempotency_key, budget, max_tokens
+            )
+        )
 
     def plan_backfill(
         self,
@@ -123,9 +132,11 @@ class RowbeamClient(Connection):
         """Stop the job at the end of the batches in flight; wait for it to see it stopped."""
         return self._run(lambda patience: jobs.cancel(patience, job_id))
 
-    def resume_backfill(self, job_id: str) -> Job:
-        """Go on with a job that stopped."""
-        return self._run(lambda patience: jobs.resume(patience, job_id))
+    def resume_backfill(
+        self, job_id: str, *, budget: Decimal | None = None, max_tokens: int | None = None
+    ) -> Job:
+        """Go on with a job that stopped; a budget is for the whole job, what it has spent included."""
+        return self._run(lambda patience: jobs.resume(patience, job_id, budget, max_tokens))
 
     def wait_for_backfill(
         self,

@@ -19,6 +19,20 @@ _PATH: Final = "/v1/backfills"
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What a job may spend and has spent, and what its rest would take; costs in US dollars."""
+
+    #: None sets no limit.
+    cost_limit: Decimal | None
+    token_limit: int | None
+    cost_spent: Decimal
+    tokens_spent: int
+    rows_left: int
+    cost_left: Decimal
+    tokens_left: int
+
+
+@dataclass(frozen=True)
 class Job:
     """A job as it stands; see ``ray_app.reports.JobProgress`` for the units."""
 
@@ -51,6 +65,8 @@ class Job:
     error: str | None
     #: Whether ``resume_backfill`` goes on with it.
     resumable: bool
+    #: None for a job without a budget of its own.
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -109,16 +125,20 @@ def start(
     vector_types: Sequence[str] | None,
     prefer: str | None,
     idempotency_key: str | None,
+    budget: Decimal | None,
+    max_tokens: int | None,
 ) -> Operation[Job]:
     # Under a key of its own a request that is sent twice finds the job it has made.
     headers = {"idempotency-key": idempotency_key or uuid4().hex}
-    return _job(patience, Request("POST", _PATH, _body(tables, vector_types, prefer), headers=headers))
+    body = _body(tables=tables, vector_types=vector_types, prefer=prefer, **_limits(budget, max_tokens))
+    return _job(patience, Request("POST", _PATH, body, headers=headers))
 
 
 def plan(
     patience: Patience, tables: Sequence[str] | None, vector_types: Sequence[str] | None, prefer: str | None
 ) -> Operation[Plan]:
-    return ask(patience, Plan, Request("POST", f"{_PATH}/plan", _body(tables, vector_types, prefer)))
+    body = _body(tables=tables, vector_types=vector_types, prefer=prefer)
+    return ask(patience, Plan, Request("POST", f"{_PATH}/plan", body))
 
 
 def get(patience: Patience, job_id: str) -> Operation[Job]:
@@ -134,8 +154,9 @@ def cancel(patience: Patience, job_id: str) -> Operation[Job]:
     return _job(patience, Request("DELETE", _of(job_id)))
 
 
-def resume(patience: Patience, job_id: str) -> Operation[Job]:
-    return _job(patience, Request("POST", f"{_of(job_id)}/resume"))
+def resume(patience: Patience, job_id: str, budget: Decimal | None, max_tokens: int | None) -> Operation[Job]:
+    body = _body(**_limits(budget, max_tokens))
+    return _job(patience, Request("POST", f"{_of(job_id)}/resume", body))
 
 
 def wait(
@@ -171,8 +192,11 @@ def _job(patience: Patience, request: Request) -> Operation[Job]:
     return read(Job, answer["job"])
 
 
-def _body(tables: Sequence[str] | None, vector_types: Sequence[str] | None, prefer: str | None) -> bytes:
-    asked: dict[str, Any] = {"tables": tables, "vector_types": vector_types, "prefer": prefer}
+def _limits(budget: Decimal | None, max_tokens: int | None) -> dict[str, Any]:
+    return {"budget": None if budget is None else f"{budget:f}", "max_tokens": max_tokens}
+
+
+def _body(**asked: Any) -> bytes:
     return json_body({name: value for name, value in asked.items() if value is not None})
 
 

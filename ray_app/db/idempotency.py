@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
+from ray_app.budgets import JobLimits
 from ray_app.db.schema import jobs
 from ray_app.errors import ConflictError, InputError
 
@@ -34,6 +35,7 @@ class Asked:
     tables: tuple[str, ...] | None
     vector_types: tuple[str, ...] | None
     prefer: str | None
+    limits: JobLimits
 
     @classmethod
     def of(
@@ -43,6 +45,7 @@ class Asked:
         tables: Iterable[str] | None,
         vector_types: Iterable[str] | None,
         prefer: str | None,
+        limits: JobLimits | None = None,
     ) -> Asked:
         """Names are sets: neither order nor repetition makes another request.
 
@@ -54,16 +57,18 @@ class Asked:
                 "The idempotency key cannot be used.",
                 hint=f"Use 1 to {MAX_KEY} printable ASCII characters, such as a UUID.",
             )
-        return cls(key, kind, _names(tables), _names(vector_types), prefer)
+        return cls(key, kind, _names(tables), _names(vector_types), prefer, limits or JobLimits())
 
     def to_json(self) -> dict[str, Any]:
         """Without the key, which has a column of its own."""
-        return {
+        asked = {
             "kind": self.kind,
             "tables": None if self.tables is None else list(self.tables),
             "vector_types": None if self.vector_types is None else list(self.vector_types),
             "prefer": self.prefer,
         }
+        # Only where there are some: requests of before there were any stay what they were.
+        return {**asked, "limits": self.limits.to_json()} if self.limits.given else asked
 
 
 def _names(names: Iterable[str] | None) -> tuple[str, ...] | None:

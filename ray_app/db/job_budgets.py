@@ -60,7 +60,7 @@ def change(engine: Engine, job_id: str, limits: JobLimits) -> None:
         if too_low or (account.reached and not limits.given):
             raise InputError(
                 f"Job {job_id} has spent ${account.cost:.6f} and {account.tokens:,} tokens of its budget.",
-                hint="Give it a higher one, --budget or --max-tokens: it counts what was spent before.",
+                hint="Give it a higher budget or more tokens: what was spent before counts.",
             )
         _set(connection, job_id, cost_limit=cost, token_limit=tokens, reached=False)
 

@@ -9,13 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import insert, text
 
-from ray_app.db import jobs
+from ray_app.db import job_budgets, jobs
 from ray_app.db.progress import job_progress
 from ray_app.db.schema import dead_letters
 from ray_app.errors import RayUnavailable
@@ -273,6 +274,38 @@ def test_a_stopped_job_is_resumed_once(site: ApiSite, http: httpx.Client, cluste
     assert again.run == job.run + 1
     jobs.finish_job(ledger, again, JobState.SUCCEEDED)
     assert code_of(http.post(f"{path}/resume"), 409) == "conflict"
+
+
+def test_a_jobs_budget_is_set_shown_and_raised(
+    site: ApiSite, http: httpx.Client, cluster: Submissions
+) -> None:
+    ledger, body = site.workspace.ledger, {**BODY, "budget": "2.50", "max_tokens": 1000}
+    made = start(http, "once", body).json()["job"]
+    assert (made["budget"]["cost_limit"], made["budget"]["token_limit"]) == ("2.50", 1000)
+    assert start(http, "once", {**body, "budget": "2.5"}).json()["job"]["job_id"] == made["job_id"]
+    assert code_of(start(http, "once", {**body, "budget": "2.51"}), 409) == "conflict"
+    assert code_of(start(http, "once"), 409) == "conflict"
+    job = jobs.take_job(ledger, made["job_id"])
+    assert job_budgets.reserve(ledger, job.job_id, Decimal(2), 900) is True
+    job_budgets.settle(ledger, job.job_id, (Decimal(2), 900), (Decimal("1.25"), 800))
+    job_budgets.stop(ledger, job.job_id)
+    jobs.finish_job(ledger, job, JobState.STOPPED_AT_BUDGET)
+
+    path = f"/v1/backfills/{job.job_id}"
+    stopped = http.get(path).json()["job"]
+    assert (stopped["state"], stopped["resumable"]) == ("stopped_at_budget", True)
+    assert (stopped["budget"]["cost_spent"], stopped["budget"]["tokens_spent"]) == ("1.25", 800)
+    for too_low in (None, {"max_tokens": 800}, {"budget": "1.25"}):
+        assert http.post(f"{path}/resume", json=too_low).status_code == 400
+    resumed = http.post(f"{path}/resume", json={"max_tokens": 5000})
+    assert (resumed.status_code, resumed.json()["job"]["budget"]["token_limit"]) == (202, 5000)
+    assert cluster.submitted == [job.job_id] * 2
+
+
+@pytest.mark.parametrize("limits", [{"budget": "0"}, {"budget": "-1"}, {"max_tokens": 0}, {"budget": "NaN"}])
+def test_a_budget_that_is_none_is_refused(http: httpx.Client, limits: dict[str, Any]) -> None:
+    assert start(http, None, {**BODY, **limits}).status_code in (400, 422)
+    assert http.post("/v1/backfills/plan", json={**BODY, "budget": "1"}).status_code in (400, 422)
 
 
 def test_a_job_tells_its_progress_and_none_of_the_servers_insides(site: ApiSite, http: httpx.Client) -> None:

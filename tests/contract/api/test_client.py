@@ -183,8 +183,9 @@ def test_many_texts_are_embedded_in_order(client: RowbeamClient) -> None:
 
 
 def test_a_backfill_is_started_once_watched_and_cancelled(client: RowbeamClient) -> None:
-    job = client.start_backfill(["issues"], idempotency_key="night")
-    assert client.start_backfill(["issues"], idempotency_key="night").job_id == job.job_id
+    night = {"idempotency_key": "night", "budget": Decimal("1e-2"), "max_tokens": 5}
+    job = client.start_backfill(["issues"], **night)
+    assert client.start_backfill(["issues"], **night).job_id == job.job_id
     assert (job.state, job.tables) == (JobState.PENDING, ("issues",))
     assert client.backfill(job.job_id).job_id == job.job_id
     assert [each.job_id for each in client.backfills(active=True)] == [job.job_id]
@@ -200,7 +201,10 @@ def test_a_backfill_is_started_once_watched_and_cancelled(client: RowbeamClient)
     assert len(seen) > 1
     client.cancel_backfill(job.job_id)
     assert client.wait_for_backfill(job.job_id, every=0.05, at_most=20).state is JobState.CANCELLED
-    assert client.resume_backfill(job.job_id).state.active
+    resumed = client.resume_backfill(job.job_id, budget=Decimal("0.5"), max_tokens=10)
+    assert resumed.state.active
+    assert resumed.budget is not None
+    assert (resumed.budget.cost_limit, resumed.budget.token_limit) == (Decimal("0.5"), 10)
 
 
 def test_a_plan_costs_and_changes_nothing(client: RowbeamClient) -> None:
