@@ -96,6 +96,7 @@ OPERATIONS: Final[dict[str, Callable[[Twins], Iterable[Any]]]] = {
         if point.record_id != "own"
     ],
     "points_of": lambda it: it.world.store.points_of(it.ours, it.index, [("1", 0)]),
+    "census": lambda it: range(it.world.store.census(it.ours, it.world.space, 9).points - 1),
     "drop_index": lambda it: it.world.store.drop_index(it.ours, it.index) or (),
     "erase": lambda it: range(it.world.store.erase(it.ours, [it.world.space])),
 }
