@@ -261,7 +261,7 @@ class TenantDetails:
 
 @dataclass(frozen=True)
 class ErasureReport:
-    """What removing a tenant erased, and the proof: both remainders are counted afterwards."""
+    """What removing a tenant erased, and the proof: what the last round found, which is nothing."""
 
     name: str
     incarnation: str
@@ -269,6 +269,10 @@ class ErasureReport:
     ledger_rows_erased: int
     points_left: int
     ledger_rows_left: int
+    #: When the second round is due, after which the record is final; None while something is left.
+    second_round_at: datetime | None = None
+    #: The signed record (``ray_app.offboarding.records``).
+    record: Mapping[str, Any] | None = None
 
     @property
     def proven(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -176,7 +176,7 @@ class RevocationBody(_Answer):
 
 
 class ErasureBody(_Answer):
-    """What was erased, and what was counted afterwards; ``proven`` when that is nothing."""
+    """What was erased, and what the last round found; ``proven`` when that is nothing."""
 
     name: str
     incarnation: UUID
@@ -185,3 +185,7 @@ class ErasureBody(_Answer):
     points_left: int
     ledger_rows_left: int
     proven: bool
+    #: When a second round is due, after which the record is final.
+    second_round_at: datetime | None
+    #: ``record`` and ``signature``, Ed25519 over the record with keys sorted and no blanks.
+    record: dict[str, Any] | None

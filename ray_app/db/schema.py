@@ -317,3 +317,22 @@ sync_schedules = Table(
     _now("last_at", null=True),
     CheckConstraint("every_seconds > 0", name="every_seconds"),
 )
+
+#: Removals, and what each found and erased. They outlive their tenants, and hold no name or client id.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
+    #: Where points of the tenant may be.
+    Column("placements", ARRAY(Text), nullable=False),
+    #: Looks for anything of the tenant, as ``offboarding.reports.Round`` spells them.
+    Column("rounds", JSONB, nullable=False, server_default="[]"),
+    #: The signed record as last made.
+    Column("record", JSONB),
+    _now("requested_at"),
+    #: When a round last found nothing; null until one has, and again when a later one found something.
+    _now("clean_at", null=True),
+    #: When the next round is due.
+    _now("due_at"),
+    _now("final_at", null=True),
+)
