@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import ANY
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -17,6 +20,7 @@ import pytest
 from qdrant_client import QdrantClient
 from sqlalchemy import select, text
 
+from ray_app.cli.app import run
 from ray_app.db import usage
 from ray_app.db.indexes import list_indexes
 from ray_app.db.locks import alone
@@ -400,3 +404,36 @@ def test_nothing_is_left_of_a_tenants_folders(leaving: Leaving, tmp_path: Path) 
     assert list((tmp_path / "edge").rglob(f"{name}*"))
     leaving.remove()
     assert list((tmp_path / "edge").rglob(f"{name}*")) == []
+
+
+@embedded
+def test_the_command_line_removes_lists_verifies_and_checks(
+    leaving: Leaving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = leaving.workspace.settings
+    shutil.move(tmp_path / "edge", settings.edge_dir)
+    monkeypatch.setenv("ROWBEAM_HOME", str(settings.home))
+    monkeypatch.setenv("ROWBEAM_DATABASE_URL", cast(Any, settings.database_url).get_secret_value())
+    monkeypatch.setenv("ROWBEAM_LOCAL_MODEL", "stub")
+
+    def told(*arguments: str, code: int = 0) -> str:
+        assert run(["tenant", *arguments]) == code
+        return capsys.readouterr().out
+
+    removed = json.loads(told("remove", "acme", "--yes", "--json"))
+    assert (removed["proven"], removed["points_erased"]) == (True, 3)
+    (listed,) = json.loads(told("erasures", "--json"))["erasures"]
+    assert (listed["stage"], listed["record"]) == ("first_round", removed["record"])
+    leaving.site.sql("UPDATE rowbeam.erasures SET due_at = now()")
+    assert json.loads(told("erasures", "--json"))["erasures"] == [{**listed, "due_at": ANY}]
+    assert "final since" in told("erasures", "--verify")
+
+    file, key = tmp_path / "record.json", tmp_path / "key.pem"
+    file.write_text(told("erasure", "record", str(leaving.incarnation)))
+    key.write_text(told("erasure", "key"))
+    assert json.loads(told("erasure", "key", "--json")) == {"public_key": key.read_text()}
+    assert json.loads(told("erasure", "check", str(file), "--key", str(key), "--json"))["stage"] == "final"
+    file.write_text(file.read_text().replace('"stage":"final"', '"stage":"first"'))
+    told("erasure", "check", str(file), "--key", str(key), code=1)
+    told("erasure", "record", str(uuid4()), code=1)
+    told("erasure", "record", "acme", code=1)
