@@ -79,12 +79,12 @@ def end_round(ledger: Engine, incarnation: UUID) -> None:
 
 def advance(connection: Connection, incarnation: UUID, retention: timedelta) -> Erasure:
     """A round found nothing: the first one, from which the retention counts, or the final one after it."""
-    known = _get(connection, incarnation)
-    first = known.clean_at is None
-    changes = (
-        {"clean_at": func.now(), "due_at": func.now() + retention} if first else {"final_at": func.now()}
-    )
-    connection.execute(update(erasures).where(erasures.c.incarnation == incarnation).values(changes))
+    this = update(erasures).where(erasures.c.incarnation == incarnation, erasures.c.final_at.is_(None))
+    if _get(connection, incarnation).clean_at is None:
+        change = this.values(clean_at=func.now(), due_at=func.now() + retention)
+    else:
+        change = this.where(erasures.c.due_at <= func.now()).values(final_at=func.now())
+    connection.execute(change)
     return _get(connection, incarnation)
 
 

@@ -265,14 +265,20 @@ def insert_key(connection: Connection, incarnation: UUID) -> ApiKey:
     return key
 
 
-def retire(connection: Connection, incarnation: UUID) -> None:
-    """Begin a removal in the caller's transaction, which waits for writes under way (``lock_active``)."""
-    connection.execute(
-        update(tenants).where(tenants.c.incarnation == incarnation).values(state=TenantState.DELETING)
+def retire(connection: Connection, incarnation: UUID) -> bool:
+    """Begin a removal, or go on with one; False where it is over.
+
+    In the caller's transaction, which waits for writes under way (``lock_active``).
+    """
+    retired = connection.execute(
+        update(tenants)
+        .where(tenants.c.incarnation == incarnation, tenants.c.state != TenantState.DELETED)
+        .values(state=TenantState.DELETING)
     )
     connection.execute(
         update(api_keys).where(api_keys.c.incarnation == incarnation).values(revoked_at=func.now())
     )
+    return bool(retired.rowcount)
 
 
 def forget(connection: Connection, incarnation: UUID) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from ray_app.db import erasures, registry
 from ray_app.db.locks import alone
 from ray_app.db.progress import list_jobs
-from ray_app.errors import ConflictError, JobConflict, RowbeamError
+from ray_app.errors import ConflictError, JobConflict, RowbeamError, UnknownTenant
 from ray_app.offboarding.purging import purge, signing_key
 from ray_app.offboarding.reports import Erasure, Stage
 from ray_app.reports import ErasureReport
@@ -47,7 +47,8 @@ def remove_tenant(workspace: Workspace, store: VectorStore, name: str) -> Erasur
         )
     with _alone(workspace, tenant.incarnation):
         with workspace.ledger.begin() as connection:
-            registry.retire(connection, tenant.incarnation)
+            if not registry.retire(connection, tenant.incarnation):
+                raise UnknownTenant(f"The tenant {name!r} was removed meanwhile.")
             erasures.begin(connection, tenant.incarnation, placements_of(tenant))
         _drain(workspace, tenant)
         erasure = purge(workspace, store, tenant.incarnation)

@@ -26,7 +26,7 @@ from ray_app.db.indexes import list_indexes
 from ray_app.db.locks import alone
 from ray_app.db.schema import qdrant_vectors
 from ray_app.errors import ConflictError, StoreUnavailable, UnknownErasure, UnknownTenant
-from ray_app.offboarding.purging import MAX_ROUNDS
+from ray_app.offboarding.purging import MAX_ROUNDS, purge
 from ray_app.offboarding.records import canonical, verify
 from ray_app.offboarding.removing import Erasures, remove_tenant
 from ray_app.offboarding.reports import Erasure, Stage
@@ -437,3 +437,26 @@ def test_the_command_line_removes_lists_verifies_and_checks(
     told("erasure", "check", str(file), "--key", str(key), code=1)
     told("erasure", "record", str(uuid4()), code=1)
     told("erasure", "record", "acme", code=1)
+
+
+@embedded
+def test_a_removal_that_began_while_another_one_ended_changes_nothing(
+    leaving: Leaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving.remove()
+    done = leaving.now()
+    with monkeypatch.context() as late:  # the name was looked up before the other one had ended
+        late.setattr(leaving.workspace.registry, "get", lambda name: leaving.site.tenant)
+        with pytest.raises(UnknownTenant):
+            leaving.remove()
+    assert leaving.now() == done
+    assert leaving.workspace.registry.find_incarnation(leaving.incarnation).state is TenantState.DELETED
+
+
+@embedded
+def test_no_round_before_the_retention_is_over_makes_a_record_final(leaving: Leaving) -> None:
+    due_at = leaving.remove().second_round_at
+    early = purge(leaving.workspace, leaving.world.store, leaving.incarnation)
+    assert (early.stage, early.due_at) == (Stage.FIRST_ROUND, due_at)
+    assert leaving.record()["stage"] == "first_round"
+    assert leaving.a_day_later().stage is Stage.FINAL
