@@ -62,8 +62,9 @@ def purge(workspace: Workspace, store: VectorStore, incarnation: UUID) -> Erasur
         found = _round(workspace, incarnation, places)
         erasures.add_round(workspace.ledger, incarnation, found)
         # Also where nothing was found: folders and collections without points go too.
-        if _erase(workspace, store, incarnation, places):
-            erasures.end_round(workspace.ledger, incarnation)
+        if not _erase(workspace, store, incarnation, places):
+            continue
+        erasures.end_round(workspace.ledger, incarnation)
         if found.clean:
             return _conclude(workspace, incarnation)
     return erasures.get(workspace.ledger, incarnation)

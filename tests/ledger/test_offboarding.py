@@ -337,6 +337,22 @@ def test_a_tenant_that_is_written_to_all_the_time_is_not_called_erased(leaving: 
 
 
 @embedded
+def test_a_round_after_which_something_is_left_proves_nothing(leaving: Leaving) -> None:
+    class Clinging(Cut):
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(self._store, name)
+            return (lambda *args: method(*args) + self._again()) if name == "erase" else method
+
+        def _again(self) -> int:
+            self._left -= 1
+            return int(self._left == 0)
+
+    report = leaving.remove(cast(VectorStore, Clinging(leaving.world.store, "erase", 2, done=True)))
+    assert report.proven
+    assert [item.erased for item in leaving.now().rounds] == [True, False, True]
+
+
+@embedded
 def test_usage_that_is_written_late_does_not_come_to_be_in_the_ledger(leaving: Leaving) -> None:
     leaving.remove()
     with leaving.workspace.ledger.begin() as connection:
