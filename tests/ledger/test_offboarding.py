@@ -275,7 +275,7 @@ class Cut:
     ("operation", "after", "done"),
     [("census", 1, False), ("erase", 1, False), ("erase", 1, True), ("census", 2, True), ("erase", 2, True)],
 )
-@pytest.mark.parametrize("leaving", ["embedded", "pooled"], indirect=True)
+@pooled
 def test_a_removal_that_was_cut_off_is_taken_up_where_it_stopped(
     leaving: Leaving, operation: str, after: int, *, done: bool
 ) -> None:
