@@ -29,13 +29,13 @@ from ray_app.db.progress import job_progress, list_jobs
 from ray_app.loading import load_jsonl
 from ray_app.migrating.operations import Migrations
 from ray_app.offboarding.removing import Erasures, remove_tenant
+from ray_app.offboarding.reports import ErasureReport
 from ray_app.planning import make_plan
 from ray_app.reconciling.operation import GRACE, Repair, reconcile
 from ray_app.reconciling.reports import ReconcileReport
 from ray_app.reports import (
     CoverageRow,
     DeadLetter,
-    ErasureReport,
     JobProgress,
     KeyInfo,
     LoadReport,

@@ -260,26 +260,6 @@ class TenantDetails:
 
 
 @dataclass(frozen=True)
-class ErasureReport:
-    """What removing a tenant erased, and the proof: what the last round found, which is nothing."""
-
-    name: str
-    incarnation: str
-    points_erased: int
-    ledger_rows_erased: int
-    points_left: int
-    ledger_rows_left: int
-    #: When the second round is due, after which the record is final; None while something is left.
-    second_round_at: datetime | None = None
-    #: The signed record (``ray_app.offboarding.records``).
-    record: Mapping[str, Any] | None = None
-
-    @property
-    def proven(self) -> bool:
-        return self.points_left == 0 and self.ledger_rows_left == 0
-
-
-@dataclass(frozen=True)
 class UsageRow:
     """What one provider and model did for one table on one day (UTC)."""
 

@@ -9,8 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ray_app.cli.layout import add_row, facts_of, table_of, when
-from ray_app.offboarding.reports import Erasure, Stage
-from ray_app.reports import ErasureReport
+from ray_app.offboarding.reports import Erasure, ErasureReport, Stage
 
 
 def erasure(report: ErasureReport) -> RenderableType:

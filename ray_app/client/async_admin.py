@@ -7,8 +7,8 @@ from decimal import Decimal
 from ray_app.client import tenants
 from ray_app.client.drivers import AsyncConnection
 from ray_app.client.tenants import TenantAccount
-from ray_app.offboarding.reports import Erasure
-from ray_app.reports import ErasureReport, KeyInfo, NewTenant, Revocation, Rotation
+from ray_app.offboarding.reports import Erasure, ErasureReport
+from ray_app.reports import KeyInfo, NewTenant, Revocation, Rotation
 from ray_app.tenants import ApiKey, Limits, Placement, Tenant
 
 

@@ -14,8 +14,7 @@ from ray_app.db.locks import alone
 from ray_app.db.progress import list_jobs
 from ray_app.errors import ConflictError, JobConflict, RowbeamError, UnknownTenant
 from ray_app.offboarding.purging import purge, signing_key
-from ray_app.offboarding.reports import Erasure, Stage
-from ray_app.reports import ErasureReport
+from ray_app.offboarding.reports import Erasure, ErasureReport, Stage
 from ray_app.store.port import VectorStore
 from ray_app.tenants import Placement, Tenant, TenantState
 from ray_app.workspace import Workspace

@@ -117,3 +117,23 @@ class Erasure:
     @property
     def erased(self) -> Erased:
         return Erased.by(self.rounds)
+
+
+@dataclass(frozen=True)
+class ErasureReport:
+    """What removing a tenant erased, and the proof: what the last round found, which is nothing."""
+
+    name: str
+    incarnation: str
+    points_erased: int
+    ledger_rows_erased: int
+    points_left: int
+    ledger_rows_left: int
+    #: When the second round is due, after which the record is final; None while something is left.
+    second_round_at: datetime | None = None
+    #: The signed record (``records.SigningKey.sign``).
+    record: Mapping[str, Any] | None = None
+
+    @property
+    def proven(self) -> bool:
+        return self.points_left == 0 and self.ledger_rows_left == 0

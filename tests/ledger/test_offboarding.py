@@ -29,9 +29,8 @@ from ray_app.errors import ConflictError, StoreUnavailable, UnknownErasure, Unkn
 from ray_app.offboarding.purging import MAX_ROUNDS, purge
 from ray_app.offboarding.records import canonical, verify
 from ray_app.offboarding.removing import Erasures, remove_tenant
-from ray_app.offboarding.reports import Erasure, Stage
+from ray_app.offboarding.reports import Erasure, ErasureReport, Stage
 from ray_app.reporting import Reporter
-from ray_app.reports import ErasureReport
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace, VectorType
 from ray_app.store.edge import EdgeStore

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from ray_app.cli import rendering_erasures
 from ray_app.cli.app import run
 from ray_app.offboarding.records import canonical
-from ray_app.reports import ErasureReport
+from ray_app.offboarding.reports import ErasureReport
 from tests.unit.test_erasure_records import DOCUMENT, ERASURE, KEY, NOON, OTHER, SIGNED
 
 REPORT = ErasureReport("acme", str(ERASURE.incarnation), 1200, 3, 0, 0, NOON, SIGNED)
