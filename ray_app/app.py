@@ -28,13 +28,14 @@ from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.loading import load_jsonl
 from ray_app.migrating.operations import Migrations
+from ray_app.offboarding.removing import Erasures, remove_tenant
+from ray_app.offboarding.reports import ErasureReport
 from ray_app.planning import make_plan
 from ray_app.reconciling.operation import GRACE, Repair, reconcile
 from ray_app.reconciling.reports import ReconcileReport
 from ray_app.reports import (
     CoverageRow,
     DeadLetter,
-    ErasureReport,
     JobProgress,
     KeyInfo,
     LoadReport,
@@ -131,9 +132,14 @@ class Rowbeam(SyncOperations):
         )
 
     def remove_tenant(self, name: str) -> ErasureReport:
-        """Erase all its vectors and ledger rows, then prove it. The platform's rows stay."""
+        """Erase its vectors and ledger rows, and prove it in a signed record. The platform's rows stay."""
         with self._store() as store:
-            return onboarding.remove_tenant(self.workspace, store, name)
+            return remove_tenant(self.workspace, store, name)
+
+    @property
+    def erasures(self) -> Erasures:
+        """Removals that began, their signed records, and the rounds that are due."""
+        return Erasures(self.workspace, self._store)
 
     def add_key(self, tenant: str) -> ApiKey:
         """One more API key, shown this once; the others go on working."""

@@ -8,12 +8,14 @@
     │   ├── UnknownVectorType      not content, summary or metadata, or not configured for the table
     │   ├── UnknownJob             no job with that id
     │   ├── UnknownRecord          the tenant has no such record in its index
+    │   ├── UnknownErasure         no tenant of that incarnation was removed
     │   ├── UnknownKey             the tenant has no API key with that id
     │   ├── UnknownModel           no space of that model is served here
     │   ├── TooLarge               more than one request may carry
     │   ├── TextTooLong            a text with more tokens than the model reads at once
     │   ├── InvalidTableSpec       a spec names a column the table does not have
     │   ├── InvalidRecord          a row or JSON line that cannot be loaded
+    │   ├── InvalidErasureRecord   a record of an erasure that is not as it was signed
     │   └── InvalidFilter          a search filter that cannot be compiled
     ├── AuthError                  missing, wrong or revoked API key
     ├── PermissionDenied           a valid key that may not do this
@@ -125,6 +127,12 @@ class UnknownKey(InputError):
     status = 404
 
 
+class UnknownErasure(InputError):
+    """No tenant of that incarnation was removed."""
+
+    status = 404
+
+
 class UnknownModel(InputError):
     """No embedding space of that model is served here."""
 
@@ -147,6 +155,10 @@ class InvalidTableSpec(InputError):
 
 class InvalidRecord(InputError):
     """A row or a line of a file cannot be loaded."""
+
+
+class InvalidErasureRecord(InputError):
+    """A record of an erasure is not as it was signed, or by another key."""
 
 
 class InvalidFilter(InputError):

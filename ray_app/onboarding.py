@@ -1,29 +1,24 @@
-"""Setting a tenant up and proving that it works; removing it and proving that it is gone."""
+"""Setting a tenant up and proving that it works."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from sqlalchemy import func, select, update
 
 from ray_app.db import ledger
 from ray_app.db.indexes import list_indexes
-from ray_app.db.progress import list_jobs
-from ray_app.db.schema import spaces, tenants
-from ray_app.errors import ConfigError, ConflictError, JobConflict, StoreUnavailable, UnknownTable
-from ray_app.reports import ErasureReport, NewTenant, ProbeReport
+from ray_app.db.registry import forget, retire
+from ray_app.errors import ConfigError, ConflictError, StoreUnavailable, UnknownTable
+from ray_app.reports import NewTenant, ProbeReport
 from ray_app.spaces import EmbeddingSpace, Preference
 from ray_app.store.port import IndexKey, PointBatch, PointMeta, VectorStore
-from ray_app.tenants import Placement, Tenant, TenantScope, TenantState
+from ray_app.tenants import Placement, Tenant, TenantScope
 from ray_app.workspace import Workspace
 
 #: The table of the probe vector; no table can have this name, which is not an identifier.
 PROBE_TABLE: Final = "~probe"
-#: Seconds that removing a tenant waits for the last part of a job that was just fenced off.
-DRAIN: Final = 60.0
 
 
 def add_tenant(
@@ -58,8 +53,9 @@ def add_tenant(
         report = probe(store, scope, space)
     except Exception:
         # Whatever went wrong, half a tenant must not stay; the error itself goes on to the caller.
-        workspace.registry.retire(tenant)
-        _forget(workspace, tenant)
+        with workspace.ledger.begin() as connection:
+            retire(connection, tenant.incarnation)
+            forget(connection, tenant.incarnation)
         raise
     return NewTenant(tenant, key, report)
 
@@ -106,64 +102,6 @@ def _next_client_id(workspace: Workspace) -> int:
     return greatest + 1
 
 
-def remove_tenant(workspace: Workspace, store: VectorStore, name: str) -> ErasureReport:
-    """Erase a tenant's vectors and ledger rows, then count what is left. The platform's rows stay.
-
-    From the first step on no scope of it can be minted and its writers are refused. A removal
-    that was cut off is taken up where it stopped.
-
-    Raises:
-        UnknownTenant: there is none of that name.
-        JobConflict: a job of the tenant is running.
-    """
-    tenant = workspace.registry.find_unfinished_removal(name) or workspace.registry.get(name)
-    running = _running_jobs(workspace, tenant)
-    if running:
-        raise JobConflict(
-            f"Job {running[0]} of this tenant is running.",
-            job_id=running[0],
-            hint=f"Stop it first: rowbeam cancel {running[0]}.",
-        )
-    workspace.registry.retire(tenant)
-    _drain(workspace, tenant)
-    scope = workspace.registry.removal_scope(tenant)
-    where = _all_spaces(workspace)
-    points = _count_points(workspace, tenant)
-    left = store.erase(scope, where)
-    with workspace.ledger.begin() as connection:
-        rows = ledger.erase_tenant_rows(connection, tenant.incarnation)
-    with workspace.ledger.connect() as connection:
-        rows_left = ledger.count_tenant_rows(connection, tenant.incarnation)
-    report = ErasureReport(name, str(tenant.incarnation), points, rows, left, rows_left)
-    if report.proven:
-        _forget(workspace, tenant)
-    return report
-
-
-def _running_jobs(workspace: Workspace, tenant: Tenant) -> list[str]:
-    jobs = list_jobs(workspace.ledger, include_ended=False)
-    return [job.job_id for job in jobs if job.tenant == tenant.name and job.state.active]
-
-
-def _drain(workspace: Workspace, tenant: Tenant) -> None:
-    """Wait for a job that began in the same moment to run into the fence."""
-    deadline = time.monotonic() + DRAIN
-    while _running_jobs(workspace, tenant):
-        if time.monotonic() > deadline:
-            raise ConflictError(
-                "A job of this tenant does not end.", hint="Stop its process, then try again."
-            )
-        time.sleep(0.2)
-
-
-def _all_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
-    """Every space ever used, and those that new indexes would get: the probe's among them."""
-    with workspace.ledger.connect() as connection:
-        known = [EmbeddingSpace.from_json(spec) for spec in connection.scalars(select(spaces.c.spec))]
-    known += [workspace.providers.spaces_for(preference) for preference in Preference]
-    return list({space.space_id: space for space in known}.values())
-
-
 def _count_points(workspace: Workspace, tenant: Tenant) -> int:
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
     with workspace.ledger.connect() as connection:
@@ -181,13 +119,3 @@ def count_points(workspace: Workspace, store: VectorStore, tenant: Tenant) -> tu
         store.count(scope, IndexKey(index.table, index.vector_type, index.space)) for index in pinned
     )
     return stored, _count_points(workspace, tenant)
-
-
-def _forget(workspace: Workspace, tenant: Tenant) -> None:
-    """Free the name and the client id; the bare row stays, so that the incarnation is never used again."""
-    with workspace.ledger.begin() as connection:
-        connection.execute(
-            update(tenants)
-            .where(tenants.c.incarnation == tenant.incarnation)
-            .values(state=TenantState.DELETED, removed_at=func.now())
-        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from threading import Event, Thread
 from typing import Final
 
@@ -24,6 +24,7 @@ from ray_app.lag import LagMeter
 from ray_app.metrics import declared as metrics
 from ray_app.metrics.counting import count_records
 from ray_app.migrating.operations import Migrations
+from ray_app.offboarding.removing import Erasures
 from ray_app.reports import JobState
 from ray_app.store.port import VectorStore
 from ray_app.workspace import Workspace
@@ -36,7 +37,7 @@ PERIOD: Final = 15.0
 LAG_SHARE: Final = 0.05
 #: "rowb_rep" in ASCII: an advisory lock of our own.
 _LOCK_KEY: Final = 0x726F77625F726570
-#: Seconds between looks for indexes that were kept for a way back and whose time is over.
+#: Seconds between looks for what is due: former indexes to be dropped, erasures to be finished.
 SWEEP_PERIOD: Final = 600.0
 _ENDED: Final = (
     *(JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED),
@@ -137,14 +138,18 @@ class Reporter:
         _forget()
 
     def _sweep(self) -> None:
-        """Drop former generations of indexes that were kept for long enough."""
+        """Drop former generations of indexes that were kept for long enough; finish erasures that are due."""
         if time.monotonic() < self._sweep_due:
             return
         self._sweep_due = time.monotonic() + SWEEP_PERIOD
         try:
-            Migrations(self._workspace, lambda: nullcontext(self._store), launching.run_job).sweep()
+            Migrations(self._workspace, self._open_store, launching.run_job).sweep()
         except RowbeamError as error:
             log.warning("A former index could not be dropped and will be later: %s", error.message)
+        Erasures(self._workspace, self._open_store).finish_due()
+
+    def _open_store(self) -> AbstractContextManager[VectorStore]:
+        return nullcontext(self._store)
 
     def _report_ledger(self) -> None:
         with self._workspace.ledger.connect() as connection:

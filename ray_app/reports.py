@@ -260,22 +260,6 @@ class TenantDetails:
 
 
 @dataclass(frozen=True)
-class ErasureReport:
-    """What removing a tenant erased, and the proof: both remainders are counted afterwards."""
-
-    name: str
-    incarnation: str
-    points_erased: int
-    ledger_rows_erased: int
-    points_left: int
-    ledger_rows_left: int
-
-    @property
-    def proven(self) -> bool:
-        return self.points_left == 0 and self.ledger_rows_left == 0
-
-
-@dataclass(frozen=True)
 class UsageRow:
     """What one provider and model did for one table on one day (UTC)."""
 

@@ -87,6 +87,8 @@ class Settings(BaseModel):
     migration_keep_days: float = Field(default=7.0, ge=0)
     #: Records of a new generation that are searched for by their own text before it takes over.
     migration_sample: int = Field(default=50, ge=0, le=10_000)
+    #: Hours after which a removed tenant is looked for once more, before the record of its erasure is final.
+    erasure_retention_hours: int = Field(default=24, ge=24, le=87_600)
     #: Seconds a job waits for Postgres or the vector store to come back before it stops, resumable.
     outage_budget: float = Field(default=60.0, ge=0)
 
@@ -236,6 +238,7 @@ _PLAIN: Final = {
     "outage_budget": "ROWBEAM_OUTAGE_BUDGET",
     "migration_keep_days": "ROWBEAM_MIGRATION_KEEP_DAYS",
     "migration_sample": "ROWBEAM_MIGRATION_SAMPLE",
+    "erasure_retention_hours": "ROWBEAM_ERASURE_RETENTION_HOURS",
     "log_format": "ROWBEAM_LOG_FORMAT",
     # OpenTelemetry's own; its exporter reads these and its many others (headers, sampler) by itself.
     "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",

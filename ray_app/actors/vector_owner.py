@@ -20,6 +20,7 @@ from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import (
+    Census,
     Condition,
     DataChange,
     Digest,
@@ -200,6 +201,10 @@ class OwnedStore:
 
     def remove_strays(self, scope: TenantScope, space: EmbeddingSpace, point_ids: Sequence[UUID]) -> None:
         self._call("remove_strays", scope, space, point_ids)
+
+    def census(self, scope: TenantScope, space: EmbeddingSpace, limit: int) -> Census:
+        census: Census = self._call("census", scope, space, limit)
+        return census
 
     def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
         self._call("drop_index", scope, index)

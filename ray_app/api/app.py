@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from ray_app.api import backfills, embeddings, health, models, records, reports, search, tenants
+from ray_app.api import backfills, embeddings, erasures, health, models, records, reports, search, tenants
 from ray_app.api.console.install import add_console
 from ray_app.api.documentation import DOCUMENTED_ERRORS, add_documentation
 from ray_app.api.errors import install_error_handlers
@@ -25,7 +25,7 @@ from ray_app.tracing.spans import enabled as tracing_enabled
 log = logging.getLogger(__name__)
 
 #: Each module has its routes in ``router``; paths are written out there, from "/v1" on.
-ROUTES: Final[Sequence[Any]] = (embeddings, models, tenants, records, search, backfills, reports)
+ROUTES: Final[Sequence[Any]] = (embeddings, models, tenants, erasures, records, search, backfills, reports)
 #: Seconds between two writes of online usage, which a crash would lose.
 USAGE_INTERVAL: Final = 2.0
 

@@ -33,6 +33,7 @@ from ray_app.api.tenants_models import (
 )
 from ray_app.db import usage
 from ray_app.errors import InputError
+from ray_app.offboarding import removing
 from ray_app.reports import Revocation, Rotation
 from ray_app.tenants import ApiKey, Placement
 
@@ -97,7 +98,7 @@ async def get_tenant(name: str, services: FromServices) -> TenantDetailsBody:
     responses={202: {"model": ErasureBody, "description": "Something is left; send the request again."}},
 )
 async def remove_tenant(name: str, services: FromServices, response: Response) -> ErasureBody:
-    report = await _change(services, onboarding.remove_tenant, services.workspace, services.store, name)
+    report = await _change(services, removing.remove_tenant, services.workspace, services.store, name)
     if not report.proven:
         response.status_code = 202
     return ErasureBody.model_validate(report)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ray_app.api.amounts import Dollars
 from ray_app.db.api_keys import MAX_ROTATION_GRACE, ROTATION_GRACE
+from ray_app.offboarding.reports import Stage
 from ray_app.reports import KeyInfo, NewTenant
 from ray_app.tenants import MAX_LIMIT, ApiKey, Placement, Tenant, TenantState
 
@@ -176,7 +177,7 @@ class RevocationBody(_Answer):
 
 
 class ErasureBody(_Answer):
-    """What was erased, and what was counted afterwards; ``proven`` when that is nothing."""
+    """What was erased, and what the last round found; ``proven`` when that is nothing."""
 
     name: str
     incarnation: UUID
@@ -185,3 +186,41 @@ class ErasureBody(_Answer):
     points_left: int
     ledger_rows_left: int
     proven: bool
+    #: When a second round is due, after which the record is final.
+    second_round_at: datetime | None
+    #: ``record`` and ``signature``, Ed25519 over the record with keys sorted and no blanks.
+    record: dict[str, Any] | None
+
+
+class RoundBody(_Answer):
+    """One look for anything of a tenant, after which what was found was erased."""
+
+    at: datetime
+    #: By placement and space.
+    points: dict[str, dict[str, int]]
+    #: Points that carried no tenant's name.
+    nameless: int
+    #: Ledger rows by table.
+    rows: dict[str, int]
+    #: Whether nothing was left of it; false too where the round was cut off.
+    erased: bool
+
+
+class ErasureState(_Answer):
+    """A removal as it stands; it names neither the tenant nor its client."""
+
+    incarnation: UUID
+    stage: Stage
+    placements: list[Placement]
+    requested_at: datetime
+    clean_at: datetime | None
+    due_at: datetime
+    final_at: datetime | None
+    rounds: list[RoundBody]
+    record: dict[str, Any] | None
+
+
+class ErasureStates(BaseModel):
+    #: Checks the records, in PEM.
+    public_key: str
+    erasures: list[ErasureState]

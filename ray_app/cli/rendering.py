@@ -17,7 +17,6 @@ from ray_app.reports import (
     Counts,
     CoverageRow,
     DeadLetter,
-    ErasureReport,
     JobProgress,
     JobState,
     LoadReport,
@@ -92,18 +91,6 @@ def tenant_details(details: TenantDetails) -> RenderableType:
     if not details.indexes:
         return facts
     return Group(facts, Text(), coverage(details.indexes))
-
-
-def erasure(report: ErasureReport) -> RenderableType:
-    style = "green" if report.proven else "bold red"
-    proof = f"Counted afterwards: {report.points_left} points and {report.ledger_rows_left} ledger rows left."
-    return Group(
-        Text(
-            f"Tenant {report.name} is removed: {report.points_erased:,} points "
-            f"and {report.ledger_rows_erased:,} ledger rows erased."
-        ),
-        Text(proof, style=style),
-    )
 
 
 def loaded(report: LoadReport) -> RenderableType:

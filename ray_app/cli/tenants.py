@@ -70,15 +70,15 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Erase all vectors and ledger rows of a tenant, then prove it. The platform's rows stay."""
+    """Erase a tenant's vectors and ledger rows, and prove it in a signed record. The platform's rows stay."""
     from ray_app.app import Rowbeam
-    from ray_app.cli import rendering
+    from ray_app.cli import rendering_erasures
 
     if not yes:
         _confirm(name, as_json=as_json)
     with Rowbeam.open() as rowbeam:
         report = rowbeam.remove_tenant(name)
-    emit(report, rendering.erasure, as_json=as_json)
+    emit(report, rendering_erasures.erasure, as_json=as_json)
     return OK if report.proven else FAILED
 
 

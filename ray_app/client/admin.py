@@ -7,7 +7,8 @@ from decimal import Decimal
 from ray_app.client import tenants
 from ray_app.client.drivers import Connection
 from ray_app.client.tenants import TenantAccount
-from ray_app.reports import ErasureReport, KeyInfo, NewTenant, Revocation, Rotation
+from ray_app.offboarding.reports import Erasure, ErasureReport
+from ray_app.reports import KeyInfo, NewTenant, Revocation, Rotation
 from ray_app.tenants import ApiKey, Limits, Placement, Tenant
 
 
@@ -34,6 +35,10 @@ class AdminClient(Connection):
     def remove_tenant(self, name: str) -> ErasureReport:
         """Erase a tenant's vectors and ledger rows. Call it again until the report is ``proven``."""
         return self._run(lambda patience: tenants.remove(patience, name))
+
+    def erasures(self) -> list[Erasure]:
+        """Removals of tenants, the latest first, with their signed records."""
+        return self._run(tenants.erasures)
 
     def set_limits(self, name: str, **changes: int | Decimal | None) -> Limits:
         """Change the limits that are named, as in ``ray_app.tenants.Limits``; None restores a default."""

@@ -7,7 +7,8 @@ from decimal import Decimal
 from ray_app.client import tenants
 from ray_app.client.drivers import AsyncConnection
 from ray_app.client.tenants import TenantAccount
-from ray_app.reports import ErasureReport, KeyInfo, NewTenant, Revocation, Rotation
+from ray_app.offboarding.reports import Erasure, ErasureReport
+from ray_app.reports import KeyInfo, NewTenant, Revocation, Rotation
 from ray_app.tenants import ApiKey, Limits, Placement, Tenant
 
 
@@ -27,6 +28,9 @@ class AsyncAdminClient(AsyncConnection):
 
     async def remove_tenant(self, name: str) -> ErasureReport:
         return await self._run(lambda patience: tenants.remove(patience, name))
+
+    async def erasures(self) -> list[Erasure]:
+        return await self._run(tenants.erasures)
 
     async def set_limits(self, name: str, **changes: int | Decimal | None) -> Limits:
         return await self._run(lambda patience: tenants.set_limits(patience, name, changes))

@@ -11,7 +11,8 @@ from ray_app.client.batching import json_body
 from ray_app.client.errors import BadAnswer
 from ray_app.client.reading import ask, ask_list, read
 from ray_app.client.steps import Operation, Patience, Request, call_json, segment
-from ray_app.reports import ErasureReport, KeyInfo, NewTenant, ProbeReport, Revocation, Rotation
+from ray_app.offboarding.reports import Erasure, ErasureReport
+from ray_app.reports import KeyInfo, NewTenant, ProbeReport, Revocation, Rotation
 from ray_app.tenants import ApiKey, Limits, Placement, Tenant
 
 _PATH: Final = "/v1/tenants"
@@ -53,6 +54,10 @@ def get(patience: Patience, name: str) -> Operation[TenantAccount]:
 
 def remove(patience: Patience, name: str) -> Operation[ErasureReport]:
     return ask(patience, ErasureReport, Request("DELETE", _of(name)))
+
+
+def erasures(patience: Patience) -> Operation[list[Erasure]]:
+    return ask_list(patience, Erasure, "erasures", Request("GET", "/v1/erasures"))
 
 
 def set_limits(

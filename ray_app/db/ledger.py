@@ -251,17 +251,15 @@ _TENANT_TABLES = (
 )
 
 
-def erase_tenant_rows(connection: Connection, incarnation: UUID) -> int:
-    """Delete the tenant's ledger rows, all but the registry's; returns how many."""
-    erased = 0
+def erase_tenant_rows(connection: Connection, incarnation: UUID) -> None:
+    """Delete the tenant's ledger rows, all but the registry's and the record of its erasure."""
     for table in _TENANT_TABLES:
-        erased += connection.execute(delete(table).where(table.c.incarnation == incarnation)).rowcount
-    return erased
+        connection.execute(delete(table).where(table.c.incarnation == incarnation))
 
 
-def count_tenant_rows(connection: Connection, incarnation: UUID) -> int:
-    """The tenant's ledger rows, the registry's not counted."""
-    return sum(
-        connection.scalar(select(func.count()).where(table.c.incarnation == incarnation)) or 0
+def count_tenant_rows(connection: Connection, incarnation: UUID) -> dict[str, int]:
+    """The tenant's ledger rows by table, those that ``erase_tenant_rows`` deletes."""
+    return {
+        table.name: connection.scalar(select(func.count()).where(table.c.incarnation == incarnation)) or 0
         for table in _TENANT_TABLES
-    )
+    }

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
 from ray_app.db.schema import api_keys, deployment, tenants
-from ray_app.errors import AuthError, InputError, TenantExists, UnknownTenant
+from ray_app.errors import AuthError, ConflictError, InputError, TenantExists, UnknownTenant
 from ray_app.tenants import (
     ApiKey,
     Limits,
@@ -106,6 +106,16 @@ class TenantRegistry:
             ).one_or_none()
         return _tenant(row) if row else None
 
+    def find_incarnation(self, incarnation: UUID) -> Tenant:
+        """The tenant of an incarnation, whatever its state. Raises UnknownTenant."""
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(tenants).where(tenants.c.incarnation == incarnation)
+            ).one_or_none()
+        if row is None:
+            raise UnknownTenant(f"No tenant has had incarnation {incarnation}.")
+        return _tenant(row)
+
     def list(self) -> list[Tenant]:
         """Active tenants by name."""
         with self._engine.connect() as connection:
@@ -172,9 +182,17 @@ class TenantRegistry:
             raise UnknownTenant(f"The tenant {tenant.name!r} was removed and created again.")
         return self._mint(current)
 
-    def removal_scope(self, tenant: Tenant) -> TenantScope:
-        """The scope to erase a tenant with, when no other can be minted any more."""
-        return self._mint(tenant)
+    def removal_scope(self, incarnation: UUID, placement: Placement) -> TenantScope:
+        """The scope to erase a tenant with in one placement, when no other can be minted any more.
+
+        Raises:
+            ConflictError: the tenant is active.
+        """
+        with self._engine.connect() as connection:
+            state = connection.scalar(select(tenants.c.state).where(tenants.c.incarnation == incarnation))
+        if state not in (TenantState.DELETING, TenantState.DELETED):
+            raise ConflictError("The tenant is not being removed.", hint="Begin with rowbeam tenant remove.")
+        return TenantScope(incarnation, placement, self._store_secret())
 
     def authenticate(self, key_text: str) -> tuple[Tenant, TenantScope]:
         """The tenant an API key belongs to; its use is recorded.
@@ -204,16 +222,7 @@ class TenantRegistry:
     def retire(self, tenant: Tenant) -> None:
         """No scope of it can be minted from now on; its writers find out at their next batch."""
         with self._engine.begin() as connection:
-            connection.execute(
-                update(tenants)
-                .where(tenants.c.incarnation == tenant.incarnation)
-                .values(state=TenantState.DELETING)
-            )
-            connection.execute(
-                update(api_keys)
-                .where(api_keys.c.incarnation == tenant.incarnation)
-                .values(revoked_at=func.now())
-            )
+            retire(connection, tenant.incarnation)
 
     def _mint(self, tenant: Tenant) -> TenantScope:
         return TenantScope(tenant.incarnation, tenant.placement, self._store_secret())
@@ -254,6 +263,31 @@ def insert_key(connection: Connection, incarnation: UUID) -> ApiKey:
         insert(api_keys).values(key_id=key.key_id, incarnation=incarnation, key_hash=hash_api_key(key.text))
     )
     return key
+
+
+def retire(connection: Connection, incarnation: UUID) -> bool:
+    """Begin a removal, or go on with one; False where it is over.
+
+    In the caller's transaction, which waits for writes under way (``lock_active``).
+    """
+    retired = connection.execute(
+        update(tenants)
+        .where(tenants.c.incarnation == incarnation, tenants.c.state != TenantState.DELETED)
+        .values(state=TenantState.DELETING)
+    )
+    connection.execute(
+        update(api_keys).where(api_keys.c.incarnation == incarnation).values(revoked_at=func.now())
+    )
+    return bool(retired.rowcount)
+
+
+def forget(connection: Connection, incarnation: UUID) -> None:
+    """Free a retired tenant's name and client id; its bare row stays, so that nobody gets its incarnation."""
+    connection.execute(
+        update(tenants)
+        .where(tenants.c.incarnation == incarnation, tenants.c.state == TenantState.DELETING)
+        .values(state=TenantState.DELETED, removed_at=func.now())
+    )
 
 
 def lock_active(connection: Connection, incarnation: UUID) -> None:

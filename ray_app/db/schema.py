@@ -5,8 +5,6 @@ Alembic's migrations create them; ``tests/jobs/test_migrations.py`` proves that 
 
 from __future__ import annotations
 
-from typing import Final
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,41 +18,21 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Numeric,
     SmallInteger,
     Table,
     Text,
     UniqueConstraint,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-SCHEMA: Final = "rowbeam"
-metadata = MetaData(
-    schema=SCHEMA,
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    },
-)
+from ray_app.db.columns import SCHEMA, metadata
+from ray_app.db.columns import count as _count
+from ray_app.db.columns import now as _now
+from ray_app.db.columns import tenant as _tenant
 
-
-def _now(name: str, *, null: bool = False) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=null, server_default=None if null else func.now())
-
-
-def _tenant() -> Column[object]:
-    return Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), nullable=False)
-
-
-def _count(name: str) -> Column[object]:
-    return Column(name, BigInteger, nullable=False, server_default="0")
-
+__all__ = ["SCHEMA", "metadata"]
 
 #: One row: the secret that keys point ids. Every node reads it here, so all agree.
 deployment = Table(
@@ -338,4 +316,23 @@ sync_schedules = Table(
     Column("every_seconds", Integer, nullable=False),
     _now("last_at", null=True),
     CheckConstraint("every_seconds > 0", name="every_seconds"),
+)
+
+#: Removals, and what each found and erased. They outlive their tenants, and hold no name or client id.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
+    #: Where points of the tenant may be.
+    Column("placements", ARRAY(Text), nullable=False),
+    #: Looks for anything of the tenant, as ``offboarding.reports.Round`` spells them.
+    Column("rounds", JSONB, nullable=False, server_default="[]"),
+    #: The signed record as last made.
+    Column("record", JSONB),
+    _now("requested_at"),
+    #: When a round last found nothing; null until one has, and again when a later one found something.
+    _now("clean_at", null=True),
+    #: When the next round is due.
+    _now("due_at"),
+    _now("final_at", null=True),
 )

@@ -9,15 +9,15 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, exists, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 
-from ray_app.db.schema import usage
+from ray_app.db.schema import tenants, usage
 from ray_app.errors import BudgetExhausted, InputError, ProviderUnavailable
 from ray_app.parts import Part
 from ray_app.reports import UsageReport, UsageRow
 from ray_app.spaces import EmbeddingSpace
-from ray_app.tenants import Tenant
+from ray_app.tenants import Tenant, TenantState
 
 #: How far back a provider's speed is averaged: long enough to be steady, short enough to follow new hardware.
 SPEED_WINDOW: Final = timedelta(days=7)
@@ -93,7 +93,13 @@ def add_online(
 
 
 def _add(connection: Connection, **values: Any) -> None:
-    statement = insert(usage).values(day=datetime.now(UTC).date(), **values)
+    values |= {"day": datetime.now(UTC).date()}
+    row = [literal(value, usage.c[name].type) for name, value in values.items()]
+    # What is counted in memory must not come to be in the ledger after its tenant was erased from it.
+    removed = exists().where(
+        tenants.c.incarnation == values["incarnation"], tenants.c.state != TenantState.ACTIVE
+    )
+    statement = insert(usage).from_select(list(values), select(*row).where(~removed))
     sums = {name: usage.c[name] + statement.excluded[name] for name in ("texts", "tokens", "cost", "seconds")}
     connection.execute(statement.on_conflict_do_update(index_elements=list(usage.primary_key), set_=sums))
 

@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import Final, TypeAlias
-
-from sqlalchemy import func, select, text
 
 from ray_app.db import generations, jobs
 from ray_app.db.generations import MigrationRow
 from ray_app.db.indexes import PinnedIndex, list_indexes
+from ray_app.db.locks import alone
 from ray_app.db.progress import job_progress
 from ray_app.errors import ConflictError
 from ray_app.launching import JobRunner
@@ -251,21 +249,13 @@ class Migrations:
             ConflictError: another process does.
         """
         name = f"rowbeam:migrate:{change.tenant.incarnation}:{change.table}"
-        key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
-        with self._workspace.ledger.connect() as connection:
-            connection.detach()  # back in the pool it would go on to hold the lock
-            taken = connection.scalar(select(func.pg_try_advisory_lock(key)))
-            connection.commit()
+        with alone(self._workspace.ledger, name) as taken:
             if not taken:
                 raise ConflictError(
                     f"Another process changes the model of table {change.table} of this tenant.",
                     hint="rowbeam migrate --status shows how far it is.",
                 )
-            try:
-                yield
-            finally:
-                connection.execute(text("SELECT pg_advisory_unlock_all()"))
-                connection.commit()
+            yield
 
 
 def _catch_up(followers: Sequence[Follower]) -> None:

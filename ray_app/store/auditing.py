@@ -14,7 +14,7 @@ from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
 from ray_app.store.filters import MAX_IDS, Where, cut_ids
 from ray_app.store.payload import Found
-from ray_app.store.port import Digest, IndexKey, StoredPoint, Stray
+from ray_app.store.port import Census, Digest, IndexKey, StoredPoint, Stray
 from ray_app.store.ranking import MAX_FETCH
 from ray_app.tenants import TenantScope
 
@@ -70,6 +70,10 @@ class AuditedStore(ABC):
         for at in range(0, len(point_ids), MAX_IDS):
             self._remove_ids(scope, space, [str(point_id) for point_id in point_ids[at : at + MAX_IDS]])
 
+    def census(self, scope: TenantScope, space: EmbeddingSpace, limit: int) -> Census:
+        nameless = tuple(map(UUID, self._nameless(scope, space, min(limit, MAX_FETCH))))
+        return Census(self._count(scope, space, Where(scope.incarnation)), nameless)
+
     def _between(
         self, scope: TenantScope, index: IndexKey, lo: UUID, hi: UUID, keys: Sequence[str]
     ) -> Iterator[Found]:
@@ -103,6 +107,14 @@ class AuditedStore(ABC):
         self, scope: TenantScope, space: EmbeddingSpace, partitions: Sequence[UUID], limit: int
     ) -> list[Found]:
         """See ``strays``; with tenant and partition."""
+
+    @abstractmethod
+    def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
+        """The exact number of points that ``where`` matches."""
+
+    @abstractmethod
+    def _nameless(self, scope: TenantScope, space: EmbeddingSpace, limit: int) -> list[str]:
+        """See ``census``; their ids."""
 
     @abstractmethod
     def _remove_ids(self, scope: TenantScope, space: EmbeddingSpace, ids: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from ray_app.spaces import EmbeddingSpace
 from ray_app.store import edge_models, payload
 from ray_app.store.edge_models import DIALECT
 from ray_app.store.edge_shards import ShardPool
-from ray_app.store.filters import Where, outside, translate
+from ray_app.store.filters import Where, nameless, outside, translate
 from ray_app.store.isolated import IsolatedStore
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.port import IndexKey
@@ -184,6 +184,14 @@ class EdgeStore(IsolatedStore):
         with self._shards.use(self._path(scope, space)) as shard:
             records, _ = ([], None) if shard is None else shard.scroll(request)
         return [Found(str(record.id), record.payload or {}) for record in records]
+
+    def _nameless(self, scope: TenantScope, space: EmbeddingSpace, limit: int) -> list[str]:
+        request = edge.ScrollRequest(
+            limit=limit, filter=nameless(DIALECT), with_payload=False, with_vector=False
+        )
+        with self._shards.use(self._path(scope, space)) as shard:
+            records, _ = ([], None) if shard is None else shard.scroll(request)
+        return [str(record.id) for record in records]
 
     def _remove_ids(self, scope: TenantScope, space: EmbeddingSpace, ids: Sequence[str]) -> None:
         # By id alone: the folder is the tenant's own, whatever its points say.

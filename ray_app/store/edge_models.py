@@ -24,6 +24,7 @@ DIALECT: Final = Dialect(
     numbers=edge.RangeFloat,
     times=edge.RangeDateTime,
     has_id=lambda ids: edge.HasIdCondition(set(ids)),
+    is_empty=edge.IsEmptyCondition,
 )
 OWN_INDEXES: Final[Mapping[str, edge.UuidIndexParams | edge.IntegerIndexParams]] = {
     payload.PARTITION: edge.UuidIndexParams(is_tenant=True),

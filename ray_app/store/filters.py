@@ -108,6 +108,7 @@ class Dialect:
     numbers: Callable[..., Any]
     times: Callable[..., Any]
     has_id: Callable[[list[str]], Any]
+    is_empty: Callable[[str], Any]
 
 
 def translate(where: Where, dialect: Dialect) -> Any:
@@ -170,3 +171,15 @@ def outside(tenant: str, partitions: list[str], dialect: Dialect, *, everybody: 
     compiled = dialect.all_and_none([_condition(Match(payload.TENANT, (tenant,)), dialect), elsewhere], [])
     require_tenant(compiled, UUID(tenant))
     return compiled
+
+
+def nameless(dialect: Dialect) -> Any:
+    """The engine's filter for points that carry no tenant's name."""
+    return dialect.all_and_none([dialect.is_empty(payload.TENANT)], [])
+
+
+def own_or_nameless(tenant: str, ids: list[str], dialect: Dialect) -> Any:
+    """The engine's filter for points of ``ids`` that carry the tenant's name or none."""
+    named = _condition(Match(payload.TENANT, (tenant,)), dialect)
+    allowed = dialect.any_of([named, dialect.is_empty(payload.TENANT)])
+    return dialect.all_and_none([dialect.has_id(ids), allowed], [])

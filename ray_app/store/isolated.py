@@ -213,9 +213,5 @@ class IsolatedStore(CopyingStore):
         """
 
     @abstractmethod
-    def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
-        """The exact number of points that ``where`` matches."""
-
-    @abstractmethod
     def _erase(self, scope: TenantScope, space: EmbeddingSpace) -> None:
         """Remove everything of the tenant in the space."""

@@ -128,6 +128,16 @@ class Stray:
 
 
 @dataclass(frozen=True)
+class Census:
+    """What there is of a tenant in one space."""
+
+    #: Exact number of its points, of every index.
+    points: int
+    #: Ids of points in the same place that carry no tenant's name, which no filter on a tenant finds.
+    nameless: tuple[UUID, ...]
+
+
+@dataclass(frozen=True)
 class StoredVector:
     """A point's vector, with the hash that says of which text it is one."""
 
@@ -262,7 +272,17 @@ class VectorStore(Protocol):
         """
 
     def remove_strays(self, scope: TenantScope, space: EmbeddingSpace, point_ids: Sequence[UUID]) -> None:
-        """Delete points by id, where ``strays`` looks; durable when this returns. Missing are fine."""
+        """Delete points by id, the tenant's own and nameless ones; durable when this returns.
+
+        Where the tenant has a place of its own, other tenants' points in it too. Missing are fine.
+        """
+
+    def census(self, scope: TenantScope, space: EmbeddingSpace, limit: int) -> Census:
+        """Count the tenant's points in ``space``, and name at most ``limit`` nameless ones beside them.
+
+        A damaged replica has been seen to leave points with an empty payload. Whose they were, only
+        their ids can tell; in a shared collection they may be another tenant's.
+        """
 
     def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
         """Delete every point of the index."""

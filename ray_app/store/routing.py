@@ -17,6 +17,7 @@ from ray_app.metrics.declared import STORE_SECONDS
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import (
+    Census,
     Condition,
     DataChange,
     Digest,
@@ -159,6 +160,10 @@ class RoutedStore:
     def remove_strays(self, scope: TenantScope, space: EmbeddingSpace, point_ids: Sequence[UUID]) -> None:
         with self._timed(scope, "remove_strays") as store:
             store.remove_strays(scope, space, point_ids)
+
+    def census(self, scope: TenantScope, space: EmbeddingSpace, limit: int) -> Census:
+        with self._timed(scope, "census") as store:
+            return store.census(scope, space, limit)
 
     def drop_index(self, scope: TenantScope, index: IndexKey) -> None:
         with self._timed(scope, "drop_index") as store:

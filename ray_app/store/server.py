@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient, models
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload, server_models
 from ray_app.store import server_setup as setup
-from ray_app.store.filters import Where, outside, translate
+from ray_app.store.filters import Where, nameless, outside, own_or_nameless, translate
 from ray_app.store.isolated import IsolatedStore
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.ranking import MAX_FETCH
@@ -120,14 +120,17 @@ class ServerStore(IsolatedStore):
                 return
 
     def _remove(self, scope: TenantScope, space: EmbeddingSpace, wheres: Sequence[Where]) -> None:
+        self._delete(scope, space, [translate(where, DIALECT) for where in wheres])
+
+    def _delete(self, scope: TenantScope, space: EmbeddingSpace, filters: Sequence[models.Filter]) -> None:
         name = traffic_name(scope, space)
         delete = partial(self._client.delete, name, wait=True, ordering=models.WriteOrdering.STRONG)
         if not self._exists(name):
             return
-        for where in wheres:
-            doomed = models.FilterSelector(filter=translate(where, DIALECT))
+        for doomed in filters:
+            selector = models.FilterSelector(filter=doomed)
             try:
-                self._apply(name, partial(delete, points_selector=doomed))
+                self._apply(name, partial(delete, points_selector=selector))
             except CollectionMissing:
                 return
 
@@ -221,15 +224,20 @@ class ServerStore(IsolatedStore):
         records = self._read(traffic_name(scope, space), read) or []
         return [Found(str(record.id), record.payload or {}) for record in records]
 
+    def _nameless(self, scope: TenantScope, space: EmbeddingSpace, limit: int) -> list[str]:
+        def read(name: str) -> list[models.Record]:
+            return self._client.scroll(
+                name, scroll_filter=nameless(DIALECT), limit=limit, with_payload=False
+            )[0]
+
+        return [str(record.id) for record in self._read(traffic_name(scope, space), read) or []]
+
     def _remove_ids(self, scope: TenantScope, space: EmbeddingSpace, ids: Sequence[str]) -> None:
-        if scope.placement is not Placement.DEDICATED:
-            self._remove(scope, space, [Where(scope.incarnation, ids=tuple(ids))])
-            return
-        name = traffic_name(scope, space)
-        if self._exists(name):
-            doomed = models.FilterSelector(filter=DIALECT.all_and_none([DIALECT.has_id(list(ids))], []))
-            delete = partial(self._client.delete, name, wait=True, ordering=models.WriteOrdering.STRONG)
-            self._apply(name, partial(delete, points_selector=doomed))
+        if scope.placement is Placement.DEDICATED:
+            doomed = DIALECT.all_and_none([DIALECT.has_id(list(ids))], [])
+        else:
+            doomed = own_or_nameless(str(scope.incarnation), list(ids), DIALECT)
+        self._delete(scope, space, [doomed])
 
     def _count(self, scope: TenantScope, space: EmbeddingSpace, where: Where) -> int:
         """Walked, not asked for: strict mode refuses an exact count and an approximate one proves nothing."""

@@ -34,6 +34,7 @@ DIALECT: Final = Dialect(
     numbers=models.Range,
     times=models.DatetimeRange,
     has_id=lambda ids: models.HasIdCondition(has_id=list(ids)),
+    is_empty=lambda key: models.IsEmptyCondition(is_empty=models.PayloadField(key=key)),
 )
 
 _KEYWORD: Final = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, enable_hnsw=False)

@@ -285,6 +285,7 @@ def admin_calls(draw: st.DrawFn) -> Attack:
         st.sampled_from(
             (
                 ("GET", "/v1/tenants"),
+                ("GET", "/v1/erasures"),
                 ("GET", "/v1/tenants/{name}"),
                 ("DELETE", "/v1/tenants/{name}"),
                 ("POST", "/v1/tenants"),

@@ -17,7 +17,8 @@ from ray_app.db.indexes import list_indexes
 from ray_app.db.overview import read_overview
 from ray_app.db.schema import qdrant_vectors, spaces
 from ray_app.encoders.stub import POISON
-from ray_app.onboarding import count_points, remove_tenant
+from ray_app.offboarding.removing import remove_tenant
+from ray_app.onboarding import count_points
 from ray_app.parts import Fault, Part
 from ray_app.records.directory import IndexDirectory
 from ray_app.records.single import delete_record, record_state

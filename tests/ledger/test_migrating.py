@@ -20,7 +20,8 @@ from ray_app.migrating.following import Follower
 from ray_app.migrating.operations import Migrations
 from ray_app.migrating.reports import Verification
 from ray_app.migrating.states import Stage
-from ray_app.onboarding import count_points, remove_tenant
+from ray_app.offboarding.removing import remove_tenant
+from ray_app.onboarding import count_points
 from ray_app.parts import Part
 from ray_app.records.single import delete_record
 from ray_app.settings import Settings

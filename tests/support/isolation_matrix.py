@@ -104,6 +104,7 @@ OPERATIONS: Final[dict[str, Callable[[Twins], Iterable[Any]]]] = {
     "write_copies": lambda it: (
         it.world.store.write_copies(it.ours, it.index, [copied("1", unit(0, 1), version=99)]) or ()
     ),
+    "census": lambda it: range(it.world.store.census(it.ours, it.world.space, 9).points - 1),
     "drop_index": lambda it: it.world.store.drop_index(it.ours, it.index) or (),
     "erase": lambda it: range(it.world.store.erase(it.ours, [it.world.space])),
 }

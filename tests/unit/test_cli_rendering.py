@@ -27,7 +27,6 @@ from ray_app.reports import (
     Counts,
     CoverageRow,
     DeadLetter,
-    ErasureReport,
     JobProgress,
     JobState,
     LoadReport,
@@ -89,7 +88,6 @@ TABLE_PLAN = TablePlan(
     estimated_cost=Decimal("0.5"),
 )
 LETTER = DeadLetter("issues", "content", "7", "embed", "ItemError", "Odd.", 2, "open", NOON, NOON)
-ERASED = ErasureReport("acme", "i", 1200, 3, 0, 0)
 COVERAGE = CoverageRow("issues", "content", 9, 8, 1, 0, 0, "abc123", "org/some-model", 12)
 
 
@@ -163,7 +161,6 @@ def test_an_error_is_one_json_document_where_that_was_asked_for(capsys: pytest.C
             rendering.tenant_details(TenantDetails(TENANT, ("k1", "k2"), (COVERAGE,), 5000, Decimal(2), 4)),
             ["k1, k2", "5,000, $2.00", "some-model"],
         ),
-        (rendering.erasure(ERASED), ["1,200 points", "0 points and 0 ledger"]),
         (rendering.loaded(LoadReport("issues", 4, ("stars",))), ["Loaded 4 rows into issues", "stars"]),
         (
             rendering.plan(Plan("acme", (TABLE_PLAN,), ("No gateway.",))),

@@ -23,6 +23,7 @@ FULL = {
     "ROWBEAM_CONFIG": "/etc/rowbeam.toml",
     "ROWBEAM_ENCODER_THREADS": "3",
     "ROWBEAM_OUTAGE_BUDGET": "7.5",
+    "ROWBEAM_ERASURE_RETENTION_HOURS": "48",
     "ROWBEAM_HTTP_HOST": "10.0.0.7",
     "ROWBEAM_HTTP_PORT": "8080",
     "ROWBEAM_SERVE_CONFIG": "/etc/serve.yaml",
@@ -70,6 +71,7 @@ def test_every_variable_is_read() -> None:
     assert (settings.ray_address, settings.config_file) == ("ray-head:6379", Path("/etc/rowbeam.toml"))
     assert (settings.http_host, settings.http_port) == ("10.0.0.7", 8080)
     assert settings.serve_config == Path("/etc/serve.yaml")
+    assert settings.erasure_retention_hours == 48
     assert (gateway.url, gateway.model, gateway.dimensions) == (
         "https://gateway/v1",
         "text-embedding-3-large",
@@ -106,6 +108,7 @@ def test_secrets_never_show() -> None:
         ("ROWBEAM_ENCODER_THREADS", "many"),
         ("ROWBEAM_ENCODER_THREADS", "0"),
         ("ROWBEAM_OUTAGE_BUDGET", "-1"),
+        ("ROWBEAM_ERASURE_RETENTION_HOURS", "23"),
         ("ROWBEAM_GATEWAY_DIMENSIONS", "0"),
         ("ROWBEAM_GATEWAY_MAX_INPUTS", "2049"),
         ("ROWBEAM_GATEWAY_PRICE_PER_MILLION", "-0.1"),

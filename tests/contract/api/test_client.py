@@ -35,6 +35,7 @@ from ray_app.client import (
 )
 from ray_app.encoders.stub import POISON
 from ray_app.errors import InputError, RayUnavailable
+from ray_app.offboarding.reports import Stage
 from ray_app.reports import JobState
 from ray_app.settings import Settings
 from ray_app.tenants import Tenant, TenantState
@@ -318,7 +319,10 @@ def test_an_operator_manages_tenants_keys_and_limits(operator: AdminClient, site
         assert tenant.upsert("issues", issues(1)).complete
     with RowbeamClient(site.url, added.text) as old, pytest.raises(Unauthorized):
         old.models()
-    assert operator.remove_tenant("globex").proven
+    report = operator.remove_tenant("globex")
+    assert report.proven
+    (erasure,) = operator.erasures()
+    assert (erasure.stage, erasure.record) == (Stage.FIRST_ROUND, report.record)
     with pytest.raises(NotFound):
         operator.tenant("globex")
 

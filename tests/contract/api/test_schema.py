@@ -36,6 +36,8 @@ CHECKS: Final = [
 #: Cases of one operation for each caller and kind of data: many where the caller may do it, few where
 #: it is refused whatever it sends.
 MANY, FEW = 10, 1
+#: What only the operator may do.
+ADMIN: Final = ("/v1/tenants", "/v1/erasures")
 CREDENTIALS: Final = ("authorization", "api-key")
 
 
@@ -100,7 +102,7 @@ class Caller:
         call()
 
     def _may(self, operation: Operation) -> bool:
-        return self._name == ("admin" if operation.path.startswith("/v1/tenants") else "tenant")
+        return self._name == ("admin" if operation.path.startswith(ADMIN) else "tenant")
 
     def _prepare(self, case: Case, *, named: bool) -> None:
         for name in [name for name in case.headers if name.lower() in CREDENTIALS]:
@@ -139,8 +141,8 @@ def _check_reach(name: str, answers: Counter[tuple[str, int]]) -> None:
     if name == "nobody":
         assert succeeded == set()
     else:
-        tenants = {label for label in labels if "/v1/tenants" in label}
-        mine = tenants if name == "admin" else labels - tenants
+        managing = {label for label in labels if any(path in label for path in ADMIN)}
+        mine = managing if name == "admin" else labels - managing
         assert succeeded <= mine
         missed = mine - succeeded
         assert len(missed) <= len(mine) // 4, sorted(missed)

@@ -14,6 +14,7 @@ from sqlalchemy import insert
 from ray_app.db import jobs
 from ray_app.db.jobs import JobRequest
 from ray_app.db.schema import usage
+from ray_app.offboarding.records import canonical, verify
 from ray_app.tenants import Limits
 from tests.support.api_site import ApiSite
 
@@ -259,6 +260,15 @@ def test_a_tenant_is_erased_with_proof_and_made_again_as_another(
     assert erased.status_code == 200
     assert erased.json()["proven"] is True
     assert (erased.json()["points_left"], erased.json()["ledger_rows_left"]) == (0, 0)
+    kept = admin.get("/v1/erasures").json()
+    (state,) = kept["erasures"]
+    assert (state["incarnation"], state["stage"], state["record"]) == (
+        *(before, "first_round"),
+        erased.json()["record"],
+    )
+    record = verify(canonical(state["record"]), kept["public_key"])
+    assert record["incarnation"] == before
+    assert erased.json()["second_round_at"] == state["due_at"]
     assert calls_as(key) == 401, "at once, though it was remembered"
     assert error_of(admin.delete("/v1/tenants/acme"), 404)
     assert error_of(admin.get("/v1/tenants/acme"), 404)

@@ -12,7 +12,7 @@ import pytest
 from ray_app.errors import IsolationViolation
 from ray_app.identity import partition_id
 from ray_app.store.auditing import point_digest
-from ray_app.store.port import Digest
+from ray_app.store.port import Census, Digest
 from ray_app.text import data_hash
 from tests.support.vector_store_world import World, batch, meta, unit
 
@@ -114,3 +114,24 @@ def test_a_shared_collections_other_tenants_are_out_of_reach(world: World) -> No
     (theirs,) = world.store.scroll(other, index)
     world.store.remove_strays(scope, world.space, [theirs.point_id])
     assert world.store.count(other, index) == 1
+
+
+def test_a_census_counts_every_index_and_names_points_without_a_name(world: World) -> None:
+    """A replica that lost a payload leaves a point that no filter on a tenant finds."""
+    scope, index, _ = filled(world, 2)
+    world.filled(scope, world.index("projects"), batch([meta("p")], [unit(2)]))
+    other = world.tenant()
+    world.filled(other, index, batch([meta("7")], [unit(1)]))
+    assert world.store.census(scope, world.space, 9) == Census(3, ())
+    lost = [uuid4(), uuid4()]
+    for point in lost:
+        world.forge(scope, world.space, str(point), unit(3), {"text": "the rest is gone"})
+    found = world.store.census(scope, world.space, 9)
+    assert (found.points, set(found.nameless)) == (3, set(lost))
+    assert len(world.store.census(scope, world.space, 1).nameless) == 1
+
+    world.store.remove_strays(scope, world.space, lost[:1])
+    assert world.store.census(scope, world.space, 9) == Census(3, (lost[1],))
+    assert world.store.count(other, index) == 1
+    nowhere = replace(world.space, model="never used")
+    assert world.store.census(scope, nowhere, 9) == Census(0, ())
