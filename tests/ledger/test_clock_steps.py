@@ -14,13 +14,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from ray_app.db import clock
-from ray_app.db.jobs import finish_job
+from ray_app.db.job_owners import LEASE
+from ray_app.db.jobs import finish_job, heartbeat, is_worked_on, take_job
+from ray_app.db.outbox import Lane, Outbox
+from ray_app.db.progress import job_progress
+from ray_app.db.sync_marks import set_schedule, take_due
 from ray_app.reconciling.operation import reconcile
 from ray_app.reports import JobState
+from ray_app.syncing.reports import Reading
 from tests.support.parts_site import TABLE, Site
 from tests.support.pushes import PushSite
 from tests.support.stepped_clock import SteppedClock
-from tests.support.sync_site import SyncSite
+from tests.support.sync_site import CountedBackend, SyncSite
 
 HOURS = timedelta(hours=3)
 NO_STEP = timedelta(0)
@@ -142,6 +147,35 @@ def test_a_job_embeds_what_was_changed(
 
 
 @pytest.mark.parametrize(("first", "second"), STEPS)
+def test_a_sync_finds_what_was_changed(
+    site: Site, time: SteppedClock, changing: SyncSite, first: timedelta, second: timedelta
+) -> None:
+    time.step(first)
+    changing.insert((1, "one"), (2, "two"))
+    changing.sql(f"UPDATE {TABLE} SET updated_at = now()")
+    changing.sync()
+    time.step(second)
+    touch(changing, 1, "uno")
+    changing.insert((3, "three"))
+    changing.sql(f"DELETE FROM {TABLE} WHERE id = 2")
+    changing.sync()
+    assert changing.find("uno", limit=1) == ["1"]
+    assert changing.records() == ["1", "3"]
+    check_exact(site)
+
+
+def test_a_sync_after_the_clock_was_set_back_compares_the_whole_table_once(
+    time: SteppedClock, changing: SyncSite
+) -> None:
+    changing.insert((1, "one"))
+    readings = []
+    for step in (NO_STEP, NO_STEP, -HOURS, -HOURS):
+        time.step(step)
+        readings += [index.reading for index in changing.sync().indexes]
+    assert readings == [Reading.WHOLE, Reading.CHANGES, Reading.WHOLE, Reading.CHANGES]
+
+
+@pytest.mark.parametrize(("first", "second"), STEPS)
 def test_a_push_is_not_older_for_a_step(
     site: Site, time: SteppedClock, first: timedelta, second: timedelta
 ) -> None:
@@ -177,3 +211,57 @@ def test_a_row_of_the_future_does_not_stand_in_the_way(site: Site) -> None:
     site.backfill()
     touch(site, 1, "uno")
     assert site.backfill().embedded == 1
+
+
+@pytest.mark.parametrize("step", [-HOURS, HOURS], ids=["set-back", "set-forward"])
+def test_a_driver_lives_by_the_clock_that_timed_its_heartbeat(
+    site: Site, time: SteppedClock, step: timedelta
+) -> None:
+    """The database's, which need not be this machine's."""
+    time.step(step)
+    site.insert((1, "one"))
+    job = site.start()
+    heartbeat(site.workspace.ledger, job, {})
+    found = job_progress(site.workspace.ledger, job.job_id)
+    assert found.state is JobState.RUNNING
+    assert 0 <= found.seconds < 600
+    time.step(NO_STEP)
+    heartbeat(site.workspace.ledger, job, {})
+    assert job_progress(site.workspace.ledger, job.job_id).state is JobState.RUNNING
+
+
+def test_a_driver_that_died_before_the_clock_was_set_back_is_found_dead(
+    site: Site, time: SteppedClock
+) -> None:
+    site.insert((1, "one"))
+    job = site.start()
+    site.sql("UPDATE rowbeam.jobs SET owner_host = 'elsewhere'")
+    assert is_worked_on(site.workspace.ledger, site.tenant.incarnation, TABLE)
+    time.step(-HOURS)
+    assert not is_worked_on(site.workspace.ledger, site.tenant.incarnation, TABLE)
+    assert take_job(site.workspace.ledger, job.job_id).run == 2
+
+
+def test_a_schedule_goes_on_after_the_clock_was_set_back(site: Site, time: SteppedClock) -> None:
+    ledger = site.workspace.ledger
+    set_schedule(ledger, site.tenant.incarnation, timedelta(seconds=60))
+    assert take_due(ledger) == ["acme"]
+    assert take_due(ledger) == []
+    time.step(-HOURS)
+    assert take_due(ledger) == ["acme"]
+    assert take_due(ledger) == []
+
+
+def test_an_outbox_drains_after_the_clock_was_set_back(
+    time: SteppedClock, changing: SyncSite, backend: CountedBackend
+) -> None:
+    """A drainer that died held its entries by the former clock."""
+    changing.install()
+    changing.insert((1, "one"))
+    outbox = Outbox(changing.workspace.source, changing.tenant.incarnation, LEASE)
+    assert len(outbox.claim(Lane(1, TABLE), 10)) == 1
+    changing.drain(backend)
+    assert changing.records() == []
+    time.step(-HOURS)
+    changing.drain(backend)
+    assert changing.records() == ["1"]
