@@ -24,12 +24,13 @@ class Kind(StrEnum):
     GATEWAY = "gateway"
     REPLICA = "replica"
     ROUTER = "router"
+    NODE = "node"
 
 
 #: Kinds that break while rows are pushed over HTTP; all others break a job.
 PUSHED: Final = frozenset({Kind.REPLICA, Kind.ROUTER})
 #: Kinds whose runs take most of a minute, so that they come no oftener than they must.
-SLOW: Final = frozenset({Kind.STORE})
+SLOW: Final = frozenset({Kind.STORE, Kind.NODE})
 #: Runs of each kind in a plan that has room for them.
 MINIMUM: Final = 2
 #: Seconds for which the vector store stands still.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.plan import EARLIEST, LATEST, MINIMUM, STORE_SECONDS, Kind, plan
+from tests.faults.plan import EARLIEST, LATEST, MINIMUM, SLOW, STORE_SECONDS, Kind, plan
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 RUNS = st.integers(min_value=0, max_value=200)
@@ -46,6 +46,14 @@ def test_seeds_differ_and_the_store_stands_still_for_its_time(seed: int) -> None
     assert [run.moment for run in planned] != [run.moment for run in plan(seed + 1, 56)]
     assert {run.outage for run in planned if run.kind is Kind.STORE} == {STORE_SECONDS}
     assert len({run.seed for run in planned}) == 56
+
+
+@given(SEEDS)
+def test_a_plan_of_the_usual_length_has_room_for_every_kind(seed: int) -> None:
+    planned = plan(seed, 50)
+    counts = Counter(run.kind for run in planned)
+    assert {counts[kind] for kind in SLOW} == {MINIMUM}
+    assert all(counts[kind] > MINIMUM for kind in Kind if kind not in SLOW)
 
 
 @given(SEEDS, st.integers(min_value=1, max_value=5))
