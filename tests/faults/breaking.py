@@ -1,10 +1,11 @@
-"""How each kind of fault is made: real signals to real processes, a full disk, a gateway that answers 503."""
+"""How each kind of fault is made: real signals to real processes, a full disk, a clock that is set."""
 
 from __future__ import annotations
 
 import errno
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 import psutil
@@ -48,6 +49,8 @@ def strike(world: World, run: Run, driver: Callable[[], psutil.Process]) -> None
                     time.sleep(run.outage)
             case Kind.NODE:
                 _kill_node(world)
+            case Kind.CLOCK:
+                world.clock.step(timedelta(hours=run.step))
             case _:
                 _victim(world, run.kind, run).kill()
     except psutil.NoSuchProcess:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import text
 
 from ray_app.encoders.stub import StubEncoder
 from ray_app.reconciling.drift import Kind as Drift
@@ -59,6 +61,8 @@ def perform(world: World, run: Run) -> Outcome:
             return _attempt(world, now, f"run-{run.number}-{attempt}", began)
         except Missed as missed:
             reason = str(missed)
+        finally:
+            world.clock.step(timedelta(0))
     return Outcome(run, 0, 0, 0, 0, 0, 0, 0, time.monotonic() - began, f"the fault never fell: {reason}")
 
 
@@ -68,18 +72,20 @@ def _attempt(world: World, run: Run, name: str, began: float) -> Outcome:
     rows = run.rng.randint(*ROWS)
     world.jobs.insert(rows, client=added.tenant.client_id)
     owner = Owner(added.tenant, added.api_key.text, rows)
-    world.jobs.sql(
-        f"UPDATE {TABLE} SET title = '{name} ' || title WHERE client_id = :client",
-        client=added.tenant.client_id,
-    )
+    _change(world, owner, "TRUE", f"'{name} ' || title")
     sent = len(world.gateway.texts)
     by_gateway = run.kind is Kind.GATEWAY or run.rng.random() < 0.5
-    pushed = run.kind in PUSHED
+    pushed = run.kind in PUSHED or (run.kind is Kind.CLOCK and run.pushed)
     with world.second_node() if run.kind is Kind.NODE else nullcontext():
         work = Extraction(world, owner) if pushed else Backfill(world, owner, by_gateway=by_gateway)
         wait_for_moment(world, run, owner, work.work.is_alive)
         strike(world, run, work.driver)
         resumes = work.end()
+    texts = rows
+    if run.kind is Kind.CLOCK:
+        world.settle()
+        changed, more = _go_on(world, owner, pushed)
+        texts, resumes = texts + changed, resumes + more
     sent = len(world.gateway.texts) - sent
     world.settle()
     verdict, found = judge(world, [added.tenant, world.bystander])
@@ -96,11 +102,40 @@ def _attempt(world: World, run: Run, name: str, began: float) -> Outcome:
         ),
         leaked=max(len(verdict.leaked), found[Drift.WRONG_TENANT]),
         sent=sent if counts else 0,
-        counted=rows if counts else 0,
+        counted=texts if counts else 0,
         resumes=resumes,
         seconds=time.monotonic() - began,
         problem=_problem(verdict, found),
     )
+
+
+def _go_on(world: World, owner: Owner, pushed: bool) -> tuple[int, int]:
+    """What a step of the clock leaves behind shows when rows change: under the wrong clock, and under the
+    right one again. Answers how many texts were changed, and how often a job was resumed."""
+    resumes = 0
+    changed = _change(world, owner, "id % 3 = 0")
+    if pushed:
+        resumes += Backfill(world, owner).end()
+    else:
+        Extraction(world, owner, "id % 3 = 0").end()
+    world.rowbeam.sync(owner.tenant.name, tables=[TABLE])  # which leaves a mark of that clock
+    world.clock.step(timedelta(0))
+    changed += _change(world, owner, "id % 3 = 1")
+    world.jobs.sql(
+        f"DELETE FROM {TABLE} WHERE client_id = :client AND id % 15 = 2", client=owner.tenant.client_id
+    )
+    world.rowbeam.sync(owner.tenant.name, tables=[TABLE])
+    return changed, resumes
+
+
+def _change(world: World, owner: Owner, where: str, title: str = "title || ' again'") -> int:
+    """Give rows another text, as an application does; how many."""
+    with world.database.begin() as connection:
+        done = connection.execute(
+            text(f"UPDATE {TABLE} SET title = {title}, updated_at = now() WHERE client_id = :of AND {where}"),
+            {"of": owner.tenant.client_id},
+        )
+    return int(done.rowcount)
 
 
 def _problem(verdict: Verdict, found: dict[Drift, int]) -> str:

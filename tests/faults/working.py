@@ -97,11 +97,12 @@ class Backfill:
 
 
 class Extraction:
-    """Rows pushed over HTTP, each batch until it is acknowledged."""
+    """Rows pushed over HTTP, each batch until it is acknowledged; those that ``where`` chooses."""
 
-    def __init__(self, world: World, owner: Owner) -> None:
+    def __init__(self, world: World, owner: Owner, where: str = "TRUE") -> None:
         query = text(
-            f"SELECT to_jsonb(it) - 'client_id' FROM {TABLE} AS it WHERE client_id = :client ORDER BY id"
+            f"SELECT to_jsonb(it) - 'client_id' FROM {TABLE} AS it"
+            f" WHERE client_id = :client AND {where} ORDER BY id"
         )
         with world.database.connect() as connection:
             self._records = connection.scalars(query, {"client": owner.tenant.client_id}).all()

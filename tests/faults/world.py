@@ -28,6 +28,7 @@ from tests.support.joined_node import JoinedNode, joined_node
 from tests.support.ray_nodes import alive_nodes
 from tests.support.serve_site import PATIENCE, ServeSite, new_site, wait_for
 from tests.support.site import TABLE, JobSite
+from tests.support.stepped_clock import SteppedClock
 
 #: Width of the gateway's vectors, and the key it wants.
 DIMENSIONS: Final = 64
@@ -52,6 +53,8 @@ class World:
     disk: Path | None
     #: A tenant that nothing is done with, whose rows have the same keys as everybody's.
     bystander: Tenant
+    #: Of the database.
+    clock: SteppedClock
     #: Beside the head's, in runs that lose one.
     node: JoinedNode | None = None
 
@@ -124,14 +127,23 @@ def new_world() -> Iterator[World]:
         with (
             new_site(gateway=settings, local_model=f"stub:{LATENCY_MS}") as site,
             _small_disk(site.settings) as disk,
-            _up(site),
-            Rowbeam.open(site.settings) as rowbeam,
+            _database(site) as database,
         ):
-            database = engine_for(embedded_url(site.settings))
-            try:
-                yield _populated(site, gateway, rowbeam, database, disk)
-            finally:
-                database.dispose()
+            # Before anything is made there, whose defaults are to tell the same time.
+            clock = SteppedClock(database)
+            with _up(site), Rowbeam.open(site.settings) as rowbeam:
+                yield _populated(site, gateway, rowbeam, database, disk, clock)
+
+
+@contextmanager
+def _database(site: ServeSite) -> Iterator[Engine]:
+    """The embedded database, empty at first."""
+    with site.stack.needed():
+        database = engine_for(embedded_url(site.settings))
+        try:
+            yield database
+        finally:
+            database.dispose()
 
 
 @contextmanager
@@ -144,7 +156,12 @@ def _up(site: ServeSite) -> Iterator[None]:
 
 
 def _populated(
-    site: ServeSite, gateway: FakeGateway, rowbeam: Rowbeam, database: Engine, disk: Path | None
+    site: ServeSite,
+    gateway: FakeGateway,
+    rowbeam: Rowbeam,
+    database: Engine,
+    disk: Path | None,
+    clock: SteppedClock,
 ) -> World:
     bystander = rowbeam.add_tenant("bystander").tenant
     jobs = JobSite(rowbeam, database)
@@ -152,7 +169,7 @@ def _populated(
     # The same keys as all others, and texts that only this tenant has.
     jobs.sql(f"UPDATE {TABLE} SET title = 'bystander ' || title WHERE client_id = {bystander.client_id}")
     rowbeam.backfill("bystander", tables=[TABLE])
-    return World(site, gateway, rowbeam, database, disk, bystander)
+    return World(site, gateway, rowbeam, database, disk, bystander, clock)
 
 
 @contextmanager
