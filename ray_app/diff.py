@@ -24,7 +24,7 @@ class LedgerEntry:
     content_hash: str | None
     data_hash: str | None
     chunks: int
-    #: The embedded row's own time, microseconds since 1970, when it had one.
+    #: The embedded row's own time, microseconds since 1970, when it had one that can be believed.
     updated_at: int | None = None
 
 

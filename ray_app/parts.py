@@ -49,7 +49,7 @@ class Part:
     table: str
     vector_type: str
     space_id: str
-    #: Source clock at the read, microseconds since 1970.
+    #: As ``db.clock.next_version`` gave it before the read.
     version: int
     counts: Counts
     record_ids: list[str] = field(default_factory=list)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from ray_app.db import dead_letters, ledger, recognition, records
+from ray_app.db import clock, dead_letters, ledger, recognition, records
 from ray_app.db.ranges import RangeSpec
 from ray_app.db.source import SourceRow
 from ray_app.diff import Diff, LedgerEntry, Sighting
@@ -109,8 +109,8 @@ class RangeReader:
         return replace(part, drops=[*part.drops, *drops], counts=counts), diff, gone
 
     def _fetch(self, ids: Sequence[str]) -> Page:
+        version = self._version()
         with self._source.connect() as connection:
-            version = self._index.source.clock(connection)
             client, recipe = self._index.tenant.client_id, self._index.comparer.recipe
             rows = list(self._index.source.read_ids(connection, client, ids, recipe))
         return Page(rows, version, None, last=True)
@@ -122,6 +122,11 @@ class RangeReader:
         hi = work.hi if last is None else last
         return self._part(replace(key, hi=hi), version, counts, drops=drops), last is None
 
+    def _version(self) -> int:
+        """Of the rows that are read after this."""
+        with self._ledger.connect() as connection:
+            return clock.next_version(connection)
+
     def _ride_out(self, call: Callable[[], T]) -> T:
         return ride_out(call, budget=self._budget, what="Reading")
 
@@ -132,8 +137,8 @@ class RangeReader:
     def page(self, lo: str | None, hi: str | None) -> Page:
         """The first rows with keys in (lo, hi], as many as one part takes."""
         source, rows, size = self._index.source, [], 0
+        version = self._version()
         with self._source.connect() as connection:
-            version = source.clock(connection)
             recipe = self._index.comparer.recipe
             for row in source.read(connection, self._index.tenant.client_id, lo, hi, recipe):
                 rows.append(row)
@@ -225,12 +230,12 @@ class RangeReader:
     def gone(self, lo: str | None, hi: str | None) -> tuple[dict[str, int], int, str | None]:
         """Records of one ledger page in (lo, hi] whose row is gone or inactive, with their chunks.
 
-        Returns them with the source's clock and the page's last record id, None when the page was the last.
+        Returns them with a version and the page's last record id, None when the page was the last.
         """
         with self._ledger.connect() as connection:
+            version = clock.next_version(connection)
             page = ledger.record_page(connection, *self._where, lo, hi, SWEEP_RECORDS)
         with self._source.connect() as connection:
-            version = self._index.source.clock(connection)
             there = self._index.source.present(connection, self._index.tenant.client_id, list(page))
         last = next(reversed(page)) if len(page) == SWEEP_RECORDS else None
         if last == hi:

@@ -20,7 +20,7 @@ from ray_app.budgets import JobLimits
 from ray_app.db import job_budgets, ranges
 from ray_app.db.idempotency import Asked
 from ray_app.db.indexes import PinnedIndex, pin
-from ray_app.db.job_owners import host_id, owner_alive
+from ray_app.db.job_owners import heartbeat_age, host_id, owner_alive
 from ray_app.db.ranges import RangeSpec
 from ray_app.db.registry import lock_active
 from ray_app.db.schema import job_locks, jobs
@@ -110,7 +110,7 @@ def _lock_tables(connection: Connection, job_id: str, incarnation: UUID, request
     generation = request.space_id or ""
     for table in sorted(request.tables):  # one order for all, so that two jobs cannot deadlock
         holder = connection.execute(
-            select(jobs)
+            select(jobs, heartbeat_age())
             .join_from(job_locks, jobs, job_locks.c.job_id == jobs.c.job_id)
             .where(
                 job_locks.c.incarnation == incarnation,
@@ -316,7 +316,7 @@ def request_cancel(engine: Engine, job_id: str) -> JobState:
 def is_worked_on(engine: Engine, incarnation: UUID, table: str) -> bool:
     """Whether an active job, its driver alive, has the table locked."""
     query = (
-        select(jobs)
+        select(jobs, heartbeat_age())
         .join_from(job_locks, jobs, job_locks.c.job_id == jobs.c.job_id)
         .where(job_locks.c.incarnation == incarnation, job_locks.c.table_name == table)
     )
@@ -326,7 +326,7 @@ def is_worked_on(engine: Engine, incarnation: UUID, table: str) -> bool:
 
 
 def _job_row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:
-    query = select(jobs).where(jobs.c.job_id == job_id)
+    query = select(jobs, heartbeat_age()).where(jobs.c.job_id == job_id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UnknownJob(f"There is no job {job_id!r}.", hint="rowbeam jobs --all lists them.")

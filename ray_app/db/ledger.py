@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db import dead_letters, schema, usage
+from ray_app.db.clock import AHEAD
 from ray_app.db.schema import qdrant_vectors
 from ray_app.diff import LedgerEntry
 from ray_app.identity import point_id
@@ -51,8 +52,14 @@ def entries(
     space_id: str,
     record_ids: Sequence[str],
 ) -> dict[str, LedgerEntry]:
-    """What the ledger knows of these records."""
+    """What the ledger knows of these records.
+
+    A row's own time that lies in the future is left out: a clock was wrong when it was set, and no later
+    state of the row is to count as older for it.
+    """
     vectors = qdrant_vectors.c
+    newest = func.max(vectors.updated_at)
+    now = func.extract("epoch", func.clock_timestamp() + AHEAD) * 1_000_000
 
     def agreed(column: ColumnElement[str]) -> ColumnElement[str]:
         return case((func.min(column) == func.max(column), func.min(column)))
@@ -63,7 +70,7 @@ def entries(
             agreed(vectors.content_hash),
             agreed(vectors.data_hash),
             func.count(),
-            func.max(vectors.updated_at),
+            case((newest <= now, newest)),
         )
         .where(
             of_index(incarnation, table, vector_type, space_id),

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Engine, func, select
 
 from ray_app.db.dead_letters import waits
-from ray_app.db.job_owners import owner_alive
+from ray_app.db.job_owners import heartbeat_age, owner_alive
 from ray_app.db.schema import dead_letters, indexes, jobs, ranges, tenants, usage
 from ray_app.reports import JobState
 from ray_app.tenants import TenantState
@@ -114,7 +114,7 @@ def job_marks(engine: Engine) -> list[JobMark]:
     """Of the jobs that have not ended, oldest first."""
     moved = func.greatest(func.max(ranges.c.finished_at), jobs.c.started_at, jobs.c.created_at)
     query = (
-        select(jobs, tenants.c.name.label("tenant"), moved.label("moved_at"))
+        select(jobs, heartbeat_age(), tenants.c.name.label("tenant"), moved.label("moved_at"))
         .join_from(jobs, tenants, jobs.c.incarnation == tenants.c.incarnation)
         .join(ranges, ranges.c.job_id == jobs.c.job_id, isouter=True)
         .where(jobs.c.state.in_([state for state in JobState if state.active]))

@@ -33,6 +33,8 @@ from sqlalchemy import (
     update,
 )
 
+from ray_app.db.clock import AHEAD
+
 #: As ``ray_app.outbox.statements`` makes it, in the platform's database.
 _outbox: Final = Table(
     "outbox",
@@ -114,7 +116,9 @@ class Outbox:
         """Up to ``limit`` of the lane's oldest entries that nobody holds, held until the lease is over."""
         values = {"client": lane.client_id, "table": lane.table, "limit": limit}
         with self._source.begin() as connection:
-            rows = connection.execute(_CLAIM, {**values, "claim": self._claim, "lease": self._lease}).all()
+            rows = connection.execute(
+                _CLAIM, {**values, "claim": self._claim, "lease": self._lease, "ahead": AHEAD}
+            ).all()
         return sorted((Entry(*row) for row in rows), key=lambda entry: entry.id)
 
     def renew(self, lane: Lane, entries: Sequence[Entry]) -> None:
@@ -181,7 +185,9 @@ _CLAIM: Final = text(
     FROM (
         SELECT id FROM rowbeam.outbox
         WHERE client_id = :client AND table_name = :table
-            AND (held_until IS NULL OR held_until <= clock_timestamp())
+            AND (held_until IS NULL OR held_until <= clock_timestamp()
+                -- Nobody holds one for so long: the clock has been set back since.
+                OR held_until > clock_timestamp() + :ahead)
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
     ) AS free
     WHERE entry.client_id = :client AND entry.table_name = :table AND entry.id = free.id

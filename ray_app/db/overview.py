@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Float, Numeric, cast, func, select, true
+from sqlalchemy import Connection, Numeric, cast, func, select, true
 
 from ray_app.db.dead_letters import waits
-from ray_app.db.job_owners import owner_alive
+from ray_app.db.job_owners import heartbeat_age, owner_alive
 from ray_app.db.schema import dead_letters, indexes, jobs, ranges, tenants, usage
 from ray_app.reports import Counts, JobState
 from ray_app.tenants import TenantState
@@ -64,14 +64,11 @@ def read_overview(connection: Connection) -> Overview:
 
 
 def _jobs(connection: Connection) -> tuple[dict[JobState, int], float]:
-    age = func.extract("epoch", func.now() - jobs.c.heartbeat_at)
     active = [state for state in JobState if state.active]
-    rows = connection.execute(
-        select(jobs, cast(age, Float).label("age")).where(jobs.c.state.in_(active))
-    ).all()
+    rows = connection.execute(select(jobs, heartbeat_age()).where(jobs.c.state.in_(active))).all()
     found = Counter(JobState(row.state) if owner_alive(row) else JobState.INTERRUPTED for row in rows)
     states = {state: found[state] for state in (*active, JobState.INTERRUPTED)}
-    return states, max((row.age for row in rows if row.age is not None), default=0.0)
+    return states, max((row.heartbeat_age for row in rows if row.heartbeat_age is not None), default=0.0)
 
 
 def _dead(connection: Connection) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, selec
 
 from ray_app.budgets import JobBudget
 from ray_app.db import job_budgets, usage
-from ray_app.db.job_owners import owner_alive
+from ray_app.db.job_owners import heartbeat_age, owner_alive
 from ray_app.db.schema import jobs, ranges, tenants
 from ray_app.errors import UnknownJob
 from ray_app.reports import Counts, JobProgress, JobState
@@ -52,7 +52,12 @@ def _read(
     engine: Engine, conditions: Sequence[ColumnElement[bool]], limit: int | None = None
 ) -> list[JobProgress]:
     query = (
-        select(jobs, tenants.c.name.label("tenant_name"))
+        select(
+            jobs,
+            heartbeat_age(),
+            func.clock_timestamp().label("read_at"),
+            tenants.c.name.label("tenant_name"),
+        )
         .join_from(jobs, tenants, jobs.c.incarnation == tenants.c.incarnation)
         .where(*conditions)
         .order_by(jobs.c.created_at.desc(), jobs.c.job_id)
@@ -166,5 +171,6 @@ def _budget(account: job_budgets.Account, work: _Work, spent: usage.JobUsage) ->
 def _seconds(row: Row[Any]) -> float:
     if row.started_at is None:
         return 0.0
-    end = row.finished_at or datetime.now(UTC)
-    return float((end - row.started_at).total_seconds())
+    end = row.finished_at or row.read_at
+    # Less than nothing where the clock was set back meanwhile.
+    return max(0.0, float((end - row.started_at).total_seconds()))

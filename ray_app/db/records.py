@@ -47,17 +47,6 @@ def _stripe(incarnation: UUID, table: str, record_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def newest_version(connection: Connection, incarnation: UUID, table: str, record_ids: Sequence[str]) -> int:
-    """The greatest version that a point of these records has, in any space; 0 when they have none."""
-    vectors = qdrant_vectors.c
-    query = select(func.max(vectors.version)).where(
-        vectors.incarnation == incarnation,
-        vectors.table_name == table,
-        vectors.record_id == func.any(list(record_ids)),
-    )
-    return int(connection.scalar(query) or 0)
-
-
 def newer_records(
     connection: Connection,
     incarnation: UUID,

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Numeric,
+    Sequence,
     SmallInteger,
     Table,
     Text,
@@ -93,6 +94,9 @@ indexes = Table(
     _now("created_at"),
 )
 
+#: The last version handed out: see ``clock.next_version``.
+versions = Sequence("versions", metadata=metadata)
+
 #: One row per point. The key's text columns sort by bytes, so that paging does not depend on locale. The
 #: space is in the key: while an index changes its model, a second generation of its points stands beside
 #: the first, under the same point ids.
@@ -113,7 +117,7 @@ qdrant_vectors = Table(
     Column("row_hash", LargeBinary),
     #: Of the payload columns the point was last given.
     Column("data_hash", Text, nullable=False),
-    #: Source clock at the read, microseconds since 1970.
+    #: As ``clock.next_version`` gave it before the row was read, about microseconds since 1970.
     Column("version", BigInteger, nullable=False),
     #: The row's own ``updated_at`` in microseconds since 1970, when it has one: an older row never wins.
     Column("updated_at", BigInteger),

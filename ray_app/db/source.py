@@ -216,7 +216,7 @@ class SourceTable:
         return RecentRows(self.spec, self._table) if timed else None
 
     def clock(self, connection: Connection) -> int:
-        """The source database's clock, in microseconds since 1970: the version of what is read next."""
+        """The source database's clock, in microseconds since 1970."""
         return int(connection.scalar(select(func.extract("epoch", func.clock_timestamp()) * 1_000_000)) or 0)
 
     def _mine(self, client_id: int) -> ColumnElement[bool]:

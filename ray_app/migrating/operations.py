@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, TypeAlias
 
-from ray_app.db import generations, jobs
+from ray_app.db import clock, generations, jobs
 from ray_app.db.generations import MigrationRow
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.locks import alone
@@ -115,7 +115,8 @@ class Migrations:
     def sweep(self) -> int:
         """Drop what was kept for long enough, and what was being dropped; how many generations."""
         dropped = 0
-        now = datetime.now(UTC)
+        with self._workspace.ledger.connect() as connection:
+            now = clock.now(connection)
         for owner in self._workspace.registry.list():
             with self._workspace.ledger.connect() as connection:
                 rows = generations.list_migrations(connection, owner.incarnation).values()
@@ -237,7 +238,9 @@ class Migrations:
                 return
         if row.switched_at is not None:
             # Searches that had looked up the former binding end first.
-            time.sleep(max(0.0, self._grace - (datetime.now(UTC) - row.switched_at).total_seconds()))
+            with workspace.ledger.connect() as connection:
+                elapsed = (clock.now(connection) - row.switched_at).total_seconds()
+            time.sleep(self._grace - min(max(elapsed, 0.0), self._grace))
         with self._open_store() as store:
             switching.drop(workspace, store, tenant, row)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from ray_app.db import audits
+from ray_app.db import audits, clock
 from ray_app.db.generations import list_migrations
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.schema import spaces
@@ -116,7 +116,7 @@ def survey_tenant(
             vector_types is None or index.vector_type in vector_types
         ):
             state = IndexState(IndexSurvey(workspace, store, scope, workspace.reader(tenant, index)))
-            _survey_index(workspace, state, index, grace)
+            _survey_index(workspace, state, grace)
             survey.indexes.append(state)
     if tables is None and vector_types is None:
         survey.misplaced = list(_strays(workspace, store, scope, indexes))
@@ -124,10 +124,9 @@ def survey_tenant(
     return survey
 
 
-def _survey_index(workspace: Workspace, state: IndexState, index: PinnedIndex, grace: float) -> None:
-    with workspace.source.connect() as connection:
-        source = workspace.source_table(index.table)
-        youngest = source.clock(connection) - int(grace * 1_000_000)
+def _survey_index(workspace: Workspace, state: IndexState, grace: float) -> None:
+    with workspace.ledger.connect() as connection:
+        youngest = clock.next_version(connection) - int(grace * 1_000_000)
     for findings in _run(state.survey):
         state.rows += findings.rows
         state.stored += findings.stored

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
-from ray_app.db import ledger, records
+from ray_app.db import clock, ledger, records
 from ray_app.db.generations import Generation, admit, pass_gates
 from ray_app.db.registry import lock_active
 from ray_app.encoding import item_fault
@@ -72,7 +72,7 @@ def commit_upsert(
         records.lock_records(connection, scope.incarnation, table, ids)
         lock_active(connection, scope.incarnation)
         standings = [admit(connection, generation) for generation in generations]
-        version = _version(workspace, connection, upserts[0], ids)
+        version = clock.next_version(connection)
         drafts = [
             _draft(connection, scope, upsert, answer, version)
             for upsert, answer in zip(upserts, served, strict=True)
@@ -84,19 +84,6 @@ def commit_upsert(
             if standing is not None:
                 follow_part(connection, store, scope, standing, draft.part)
     return [draft.result for draft in drafts]
-
-
-def _version(workspace: Workspace, connection: Connection, upsert: IndexUpsert, ids: Sequence[str]) -> int:
-    """The source's clock, but never behind what a point of these records has: a clock may be set back."""
-    source = upsert.reader.source
-    if workspace.source is workspace.ledger:
-        # A second connection of the same pool could be one that others wait for, while holding theirs.
-        clock = source.clock(connection)
-    else:
-        with workspace.source.connect() as other:
-            clock = source.clock(other)
-    incarnation, table = upsert.reader.tenant.incarnation, upsert.reader.index.table
-    return max(clock, records.newest_version(connection, incarnation, table, ids))
 
 
 @dataclass

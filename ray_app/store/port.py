@@ -52,8 +52,8 @@ class PointBatch:
     """Points of one index that were read at one version.
 
     ``vectors`` is float32 of shape (n, dimensions), row i belonging to ``metas[i]``.
-    ``version`` is the source clock at the read, in microseconds since 1970: a point with a
-    greater version is never overwritten.
+    ``version`` was given by ``db.clock.next_version`` before the read: a point with a greater
+    version is never overwritten.
     """
 
     metas: Sequence[PointMeta]

@@ -107,6 +107,8 @@ class IndexSyncer:
             and saved.recipe == recipe
             and self._reader.source.recent() is not None
             and timedelta(0) <= age < self._rules.full_every
+            # Otherwise it was set back since, and what is written now may have times before the watermark.
+            and saved.mark.read_at <= now
         )
 
     def _recipe(self) -> str:

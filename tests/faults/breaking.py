@@ -1,10 +1,11 @@
-"""How each kind of fault is made: real signals to real processes, a full disk, a gateway that answers 503."""
+"""How each kind of fault is made: real signals to real processes, a full disk, a clock that is set."""
 
 from __future__ import annotations
 
 import errno
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 import psutil
@@ -21,6 +22,8 @@ _TITLES: Final = {
     Kind.REPLICA: "ServeReplica:rowbeam:LocalModelCpu",
     Kind.ROUTER: "ServeReplica:rowbeam:Router",
 }
+#: In the titles of workers that do a job's work.
+_STAGES: Final = (_TITLES[Kind.ENCODER], _TITLES[Kind.WRITER], "ReadPostgresRanges")
 #: Written again and again into a disk that is to be full.
 _BLOCK: Final = bytes(256 * 1024)
 
@@ -44,6 +47,10 @@ def strike(world: World, run: Run, driver: Callable[[], psutil.Process]) -> None
             case Kind.GATEWAY:
                 with world.gateway.outage():
                     time.sleep(run.outage)
+            case Kind.NODE:
+                _kill_node(world)
+            case Kind.CLOCK:
+                world.clock.step(timedelta(hours=run.step))
             case _:
                 _victim(world, run.kind, run).kill()
     except psutil.NoSuchProcess:
@@ -55,6 +62,14 @@ def _victim(world: World, kind: Kind, run: Run) -> psutil.Process:
     if not found:
         raise Missed(f"no {kind} was running")
     return run.rng.choice(found)
+
+
+def _kill_node(world: World) -> None:
+    """SIGKILL to the second node's raylet and to all on it, if part of the job is there."""
+    node = world.node
+    if node is None or not any(node.workers(title) for title in _STAGES):
+        raise Missed("nothing of the job was on the second node")
+    node.kill()
 
 
 def _freeze(process: psutil.Process, seconds: float) -> None:

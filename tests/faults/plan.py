@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import cycle
 from random import Random
 from typing import Final
 
@@ -24,16 +25,20 @@ class Kind(StrEnum):
     GATEWAY = "gateway"
     REPLICA = "replica"
     ROUTER = "router"
+    NODE = "node"
+    CLOCK = "clock"
 
 
-#: Kinds that break while rows are pushed over HTTP; all others break a job.
+#: Kinds that break while rows are pushed over HTTP. All others break a job, and the clock either.
 PUSHED: Final = frozenset({Kind.REPLICA, Kind.ROUTER})
 #: Kinds whose runs take most of a minute, so that they come no oftener than they must.
-SLOW: Final = frozenset({Kind.STORE})
+SLOW: Final = frozenset({Kind.STORE, Kind.NODE, Kind.CLOCK})
 #: Runs of each kind in a plan that has room for them.
 MINIMUM: Final = 2
 #: Seconds for which the vector store stands still.
 STORE_SECONDS: Final = 30.0
+#: Hours by which the clock is set forward or back, at least and at most.
+CLOCK_HOURS: Final = (1.0, 12.0)
 #: Shares of the work between which faults fall.
 EARLIEST: Final = 0.02
 LATEST: Final = 0.85
@@ -53,6 +58,10 @@ class Run:
     outage: float
     #: Decides the rows and what is left to chance.
     seed: str
+    #: Hours by which a step sets the clock forward, or back where they are less than nothing.
+    step: float = 0.0
+    #: Whether a step of the clock falls among pushes; else into a job.
+    pushed: bool = False
 
     @property
     def rng(self) -> Random:
@@ -77,7 +86,8 @@ def plan(seed: int, runs: int, kinds: Iterable[Kind] = Kind) -> tuple[Run, ...]:
     rng = Random(f"rowbeam-faults/{seed}")
     dealt = _deal(rng, runs, wanted)
     slices = {kind: _moments(rng, count) for kind, count in sorted(Counter(dealt).items())}
-    return tuple(_run(seed, number, kind, slices[kind].pop()) for number, kind in enumerate(dealt, start=1))
+    planned = [_run(seed, number, kind, slices[kind].pop()) for number, kind in enumerate(dealt, start=1)]
+    return tuple(_with_steps(rng, planned))
 
 
 def _deal(rng: Random, runs: int, kinds: Sequence[Kind]) -> list[Kind]:
@@ -109,3 +119,17 @@ def _run(seed: int, number: int, kind: Kind, moment: float) -> Run:
         outage=STORE_SECONDS if kind is Kind.STORE else rng.uniform(0.5, 6.0),
         seed=own,
     )
+
+
+def _with_steps(rng: Random, planned: Sequence[Run]) -> Iterator[Run]:
+    """Steps of the clock: forward and back in turn, in jobs and among pushes in turn."""
+    # Two runs are enough for each way of either, and four for all of them together.
+    ways = [(1, False), (-1, True), (-1, False), (1, True)]
+    turn = cycle(ways if rng.random() < 0.5 else ways[2:] + ways[:2])
+    for run in planned:
+        if run.kind is Kind.CLOCK:
+            sign, pushed = next(turn)
+            hours = Random(f"{run.seed}/step").uniform(*CLOCK_HOURS)
+            yield replace(run, step=sign * hours, pushed=pushed)
+        else:
+            yield run

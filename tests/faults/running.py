@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import timedelta
+from typing import Final
 
-import httpx
 import numpy as np
 import numpy.typing as npt
-import psutil
 from sqlalchemy import text
 
 from ray_app.encoders.stub import StubEncoder
-from ray_app.errors import RowbeamError
 from ray_app.reconciling.drift import Kind as Drift
-from ray_app.reports import JobProgress, JobState
-from ray_app.spaces import EmbeddingSpace, Preference
+from ray_app.spaces import EmbeddingSpace
 from ray_app.tenants import Tenant
 from tests.faults.breaking import Missed, strike
 from tests.faults.plan import PUSHED, Kind, Run
+from tests.faults.working import Backfill, Extraction, Owner, wait_for_moment
 from tests.faults.world import World
 from tests.support.exactness import Verdict, examine
 from tests.support.fake_gateway_steps import vector_of
-from tests.support.site import TABLE, JobSite
+from tests.support.site import TABLE
 
 #: Rows of a run, at least and at most.
 ROWS: Final = (600, 1200)
-#: Rows pushed in one call.
-_BATCH: Final = 50
-#: Times a job is resumed, and a fault that fell beside the work made again.
-_RESUMES: Final = 4
+#: Times that a fault that fell beside the work is made again.
 _TRIES: Final = 4
-_SECONDS: Final = 240.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,8 @@ def perform(world: World, run: Run) -> Outcome:
             return _attempt(world, now, f"run-{run.number}-{attempt}", began)
         except Missed as missed:
             reason = str(missed)
+        finally:
+            world.clock.step(timedelta(0))
     return Outcome(run, 0, 0, 0, 0, 0, 0, 0, time.monotonic() - began, f"the fault never fell: {reason}")
 
 
@@ -75,23 +71,28 @@ def _attempt(world: World, run: Run, name: str, began: float) -> Outcome:
     added = world.rowbeam.add_tenant(name)
     rows = run.rng.randint(*ROWS)
     world.jobs.insert(rows, client=added.tenant.client_id)
-    world.jobs.sql(
-        f"UPDATE {TABLE} SET title = '{name} ' || title WHERE client_id = :client",
-        client=added.tenant.client_id,
-    )
+    owner = Owner(added.tenant, added.api_key.text, rows)
+    _change(world, owner, "TRUE", f"'{name} ' || title")
     sent = len(world.gateway.texts)
-    if run.kind in PUSHED:
-        _push(world, run, added.tenant, added.api_key.text, rows)
-        resumes, by_gateway = 0, False
-    else:
-        by_gateway = run.kind is Kind.GATEWAY or run.rng.random() < 0.5
-        resumes = _job(world, run, added.tenant, rows, by_gateway)
+    by_gateway = run.kind is Kind.GATEWAY or run.rng.random() < 0.5
+    pushed = run.kind in PUSHED or (run.kind is Kind.CLOCK and run.pushed)
+    with world.second_node() if run.kind is Kind.NODE else nullcontext():
+        work = Extraction(world, owner) if pushed else Backfill(world, owner, by_gateway=by_gateway)
+        wait_for_moment(world, run, owner, work.work.is_alive)
+        strike(world, run, work.driver)
+        resumes = work.end()
+    texts = rows
+    if run.kind is Kind.CLOCK:
+        world.settle()
+        changed, more = _go_on(world, owner, pushed)
+        texts, resumes = texts + changed, resumes + more
     sent = len(world.gateway.texts) - sent
     world.settle()
     verdict, found = judge(world, [added.tenant, world.bystander])
     if verdict.is_exact and not any(found.values()):
         # A tenant takes tens of MiB, and the disk is small. What is not exact stays, to be looked at.
         world.rowbeam.remove_tenant(name)
+    counts = by_gateway and not pushed
     return Outcome(
         run,
         rows,
@@ -100,12 +101,41 @@ def _attempt(world: World, run: Run, name: str, began: float) -> Outcome:
             len(verdict.extra), found[Drift.ORPHAN] + found[Drift.DUPLICATE] + found[Drift.WRONG_SPACE]
         ),
         leaked=max(len(verdict.leaked), found[Drift.WRONG_TENANT]),
-        sent=sent if by_gateway else 0,
-        counted=rows if by_gateway else 0,
+        sent=sent if counts else 0,
+        counted=texts if counts else 0,
         resumes=resumes,
         seconds=time.monotonic() - began,
         problem=_problem(verdict, found),
     )
+
+
+def _go_on(world: World, owner: Owner, pushed: bool) -> tuple[int, int]:
+    """What a step of the clock leaves behind shows when rows change: under the wrong clock, and under the
+    right one again. Answers how many texts were changed, and how often a job was resumed."""
+    resumes = 0
+    changed = _change(world, owner, "id % 3 = 0")
+    if pushed:
+        resumes += Backfill(world, owner).end()
+    else:
+        Extraction(world, owner, "id % 3 = 0").end()
+    world.rowbeam.sync(owner.tenant.name, tables=[TABLE])  # which leaves a mark of that clock
+    world.clock.step(timedelta(0))
+    changed += _change(world, owner, "id % 3 = 1")
+    world.jobs.sql(
+        f"DELETE FROM {TABLE} WHERE client_id = :client AND id % 15 = 2", client=owner.tenant.client_id
+    )
+    world.rowbeam.sync(owner.tenant.name, tables=[TABLE])
+    return changed, resumes
+
+
+def _change(world: World, owner: Owner, where: str, title: str = "title || ' again'") -> int:
+    """Give rows another text, as an application does; how many."""
+    with world.database.begin() as connection:
+        done = connection.execute(
+            text(f"UPDATE {TABLE} SET title = {title}, updated_at = now() WHERE client_id = :of AND {where}"),
+            {"of": owner.tenant.client_id},
+        )
+    return int(done.rowcount)
 
 
 def _problem(verdict: Verdict, found: dict[Drift, int]) -> str:
@@ -113,125 +143,6 @@ def _problem(verdict: Verdict, found: dict[Drift, int]) -> str:
     return "; ".join(
         filter(None, ["" if verdict.is_exact else str(verdict), drift and f"reconcile: {drift}"])
     )
-
-
-def _wait(world: World, run: Run, tenant: Tenant, rows: int, alive: Callable[[], bool]) -> None:
-    """Until the run's share of the rows is in the ledger. Raises Missed when the work is over first."""
-    deadline = time.monotonic() + _SECONDS
-    while world.in_ledger(tenant) < max(1, int(run.moment * rows)):
-        if not alive():
-            raise Missed("the work was over")
-        if time.monotonic() > deadline:
-            raise AssertionError(f"no progress in {_SECONDS:g} s")
-        time.sleep(0.05)
-    time.sleep(run.delay)
-    if not alive():
-        raise Missed("the work was over")
-
-
-class _Work:
-    """Something done in a thread, whose result or error is asked for."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._work()
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            self._error = error
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def end(self) -> Any:
-        self._thread.join(_SECONDS)
-        if self._thread.is_alive():
-            raise AssertionError(f"still at work after {_SECONDS:g} s")
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-def _job(world: World, run: Run, tenant: Tenant, rows: int, by_gateway: bool) -> int:
-    """A backfill with the fault in it, resumed until it has succeeded. How often it was."""
-    prefer = Preference.QUALITY if by_gateway else None
-    seen: list[JobProgress] = []
-
-    def backfill(**options: Any) -> JobProgress:
-        return world.rowbeam.backfill(tenant.name, tables=[TABLE], on_progress=seen.append, **options)
-
-    work = _Work(lambda: backfill(prefer=prefer))
-    _wait(world, run, tenant, rows, work.is_alive)
-    strike(world, run, lambda: _driver(world.jobs, tenant))
-    resumes = 0
-    job = _ended(work)
-    while job is None or job.state is not JobState.SUCCEEDED:
-        if resumes == _RESUMES:
-            raise AssertionError(f"not done after {resumes} resumes: {job.error if job else 'no answer'}")
-        resumes += 1
-        world.settle()
-        job = _ended(_Work(lambda: backfill(resume=seen[0].job_id)))
-    return resumes
-
-
-def _ended(work: _Work) -> JobProgress | None:
-    """None when the caller was cut off by the fault."""
-    try:
-        job: JobProgress = work.end()
-    except RowbeamError:
-        return None
-    return job
-
-
-def _driver(site: JobSite, tenant: Tenant) -> psutil.Process:
-    query = text(
-        "SELECT owner_pid FROM rowbeam.jobs WHERE incarnation = :of ORDER BY created_at DESC LIMIT 1"
-    )
-    with site.database.connect() as connection:
-        pid = connection.scalar(query, {"of": tenant.incarnation})
-    if pid is None:
-        raise Missed("the job had no driver")
-    return psutil.Process(pid)
-
-
-def _push(world: World, run: Run, tenant: Tenant, key: str, rows: int) -> None:
-    """An extraction that sends its rows, each batch until it is acknowledged."""
-    query = text(
-        f"SELECT to_jsonb(it) - 'client_id' FROM {TABLE} AS it WHERE client_id = :client ORDER BY id"
-    )
-    with world.database.connect() as connection:
-        records = connection.scalars(query, {"client": tenant.client_id}).all()
-
-    def send() -> None:
-        with world.client(key) as client:
-            for first in range(0, rows, _BATCH):
-                _send(client, records[first : first + _BATCH])
-
-    work = _Work(send)
-    _wait(world, run, tenant, rows, work.is_alive)
-    strike(world, run, lambda: _driver(world.jobs, tenant))
-    work.end()
-
-
-def _send(client: httpx.Client, records: Sequence[dict[str, Any]]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while True:
-        try:
-            answer = client.put(f"/v1/tables/{TABLE}/records", json={"records": records})
-        except httpx.TransportError:
-            answer = None
-        if answer is not None and answer.status_code == httpx.codes.OK:
-            return
-        if answer is not None and answer.status_code not in (429, 503):
-            raise AssertionError(f"{answer.status_code} {answer.text[:200]}")
-        if time.monotonic() > deadline:
-            raise AssertionError("the server did not come back")
-        time.sleep(0.3)
 
 
 def judge(world: World, tenants: Sequence[Tenant]) -> tuple[Verdict, dict[Drift, int]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.plan import EARLIEST, LATEST, MINIMUM, STORE_SECONDS, Kind, plan
+from tests.faults.plan import CLOCK_HOURS, EARLIEST, LATEST, MINIMUM, SLOW, STORE_SECONDS, Kind, plan
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 RUNS = st.integers(min_value=0, max_value=200)
@@ -46,6 +46,25 @@ def test_seeds_differ_and_the_store_stands_still_for_its_time(seed: int) -> None
     assert [run.moment for run in planned] != [run.moment for run in plan(seed + 1, 56)]
     assert {run.outage for run in planned if run.kind is Kind.STORE} == {STORE_SECONDS}
     assert len({run.seed for run in planned}) == 56
+
+
+@given(SEEDS, st.integers(min_value=0, max_value=12))
+def test_the_clock_is_set_forward_and_back_in_jobs_and_among_pushes(seed: int, runs: int) -> None:
+    planned = plan(seed, runs, [Kind.CLOCK])
+    assert all(CLOCK_HOURS[0] <= abs(run.step) <= CLOCK_HOURS[1] for run in planned)
+    ways = [(run.step > 0, run.pushed) for run in planned]
+    for first, second in zip(ways[::2], ways[1::2], strict=False):
+        assert (first[0] != second[0], first[1] != second[1]) == (True, True)
+    assert len(set(ways)) == min(runs, 4)
+
+
+@given(SEEDS)
+def test_a_plan_of_the_usual_length_has_room_for_every_kind(seed: int) -> None:
+    planned = plan(seed, 50)
+    counts = Counter(run.kind for run in planned)
+    assert {counts[kind] for kind in SLOW} == {MINIMUM}
+    assert all(counts[kind] > MINIMUM for kind in Kind if kind not in SLOW)
+    assert {run.kind for run in planned if run.step or run.pushed} == {Kind.CLOCK}
 
 
 @given(SEEDS, st.integers(min_value=1, max_value=5))

@@ -21,16 +21,22 @@ from ray_app.errors import DatabaseUnavailable
 from ray_app.settings import Settings
 from ray_app.stack.postgres import embedded_url
 from ray_app.stack.processes import processes_where
+from ray_app.stack.ray_head import HeadRecord
 from ray_app.tenants import Tenant
 from tests.support.fake_gateway import FakeGateway
+from tests.support.joined_node import JoinedNode, joined_node
+from tests.support.ray_nodes import alive_nodes
 from tests.support.serve_site import PATIENCE, ServeSite, new_site, wait_for
 from tests.support.site import TABLE, JobSite
+from tests.support.stepped_clock import SteppedClock
 
 #: Width of the gateway's vectors, and the key it wants.
 DIMENSIONS: Final = 64
 _KEY: Final = "sk-faults"
 #: MiB of the small file system that the embedded store has to itself, so that it can be filled.
 _DISK_MIB: Final = 1024
+#: Logical CPUs of a second node: enough that part of a job is placed there.
+_NODE_CPUS: Final = 4
 #: A call of either model takes this long, in ms: a job of a thousand rows lasts some seconds.
 LATENCY_MS: Final = 250
 
@@ -47,6 +53,10 @@ class World:
     disk: Path | None
     #: A tenant that nothing is done with, whose rows have the same keys as everybody's.
     bystander: Tenant
+    #: Of the database.
+    clock: SteppedClock
+    #: Beside the head's, in runs that lose one.
+    node: JoinedNode | None = None
 
     @property
     def jobs(self) -> JobSite:
@@ -58,6 +68,28 @@ class World:
     def workers(self, title: str) -> list[psutil.Process]:
         """Processes of the cluster with ``title`` in their titles, idle ones not among them."""
         return self.site.processes(title)
+
+    @contextmanager
+    def second_node(self) -> Iterator[None]:
+        """A new node beside the head's, as long as the block lasts; the cluster counts it no more then."""
+        head = self.site.stack.status().head
+        assert head is not None
+        try:
+            with joined_node(self.site.settings, head.address, _NODE_CPUS) as self.node:
+                yield
+        finally:
+            self.node = None
+            wait_for(lambda: self._nodes(head) == 1, PATIENCE)
+
+    def _nodes(self, head: HeadRecord) -> int:
+        token = Path(head.token_path).read_text(encoding="ascii")
+        with httpx.Client(
+            base_url=head.dashboard_url,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=PATIENCE,
+            trust_env=False,
+        ) as client:
+            return alive_nodes(client)
 
     def in_ledger(self, tenant: Tenant) -> int:
         """Rows of the tenant that the ledger has points of; 0 while it cannot be asked."""
@@ -95,14 +127,23 @@ def new_world() -> Iterator[World]:
         with (
             new_site(gateway=settings, local_model=f"stub:{LATENCY_MS}") as site,
             _small_disk(site.settings) as disk,
-            _up(site),
-            Rowbeam.open(site.settings) as rowbeam,
+            _database(site) as database,
         ):
-            database = engine_for(embedded_url(site.settings))
-            try:
-                yield _populated(site, gateway, rowbeam, database, disk)
-            finally:
-                database.dispose()
+            # Before anything is made there, whose defaults are to tell the same time.
+            clock = SteppedClock(database)
+            with _up(site), Rowbeam.open(site.settings) as rowbeam:
+                yield _populated(site, gateway, rowbeam, database, disk, clock)
+
+
+@contextmanager
+def _database(site: ServeSite) -> Iterator[Engine]:
+    """The embedded database, empty at first."""
+    with site.stack.needed():
+        database = engine_for(embedded_url(site.settings))
+        try:
+            yield database
+        finally:
+            database.dispose()
 
 
 @contextmanager
@@ -115,7 +156,12 @@ def _up(site: ServeSite) -> Iterator[None]:
 
 
 def _populated(
-    site: ServeSite, gateway: FakeGateway, rowbeam: Rowbeam, database: Engine, disk: Path | None
+    site: ServeSite,
+    gateway: FakeGateway,
+    rowbeam: Rowbeam,
+    database: Engine,
+    disk: Path | None,
+    clock: SteppedClock,
 ) -> World:
     bystander = rowbeam.add_tenant("bystander").tenant
     jobs = JobSite(rowbeam, database)
@@ -123,7 +169,7 @@ def _populated(
     # The same keys as all others, and texts that only this tenant has.
     jobs.sql(f"UPDATE {TABLE} SET title = 'bystander ' || title WHERE client_id = {bystander.client_id}")
     rowbeam.backfill("bystander", tables=[TABLE])
-    return World(site, gateway, rowbeam, database, disk, bystander)
+    return World(site, gateway, rowbeam, database, disk, bystander, clock)
 
 
 @contextmanager

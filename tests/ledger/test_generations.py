@@ -7,7 +7,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.backfilling import create_redrive
@@ -108,7 +108,9 @@ def test_the_ledger_answers_for_one_space(site: Site) -> None:
         assert recognition.row_hashes(connection, *others, ["1", "3"]) == {"1": "00"}
         assert dead_letters.open_hashes(connection, *mine, ["4", "6"]).keys() == {"4"}
         assert dead_letters.open_hashes(connection, *others, ["4", "6"]) == {"4": "other", "6": "other"}
-        newest = records.newest_version(connection, site.tenant.incarnation, TABLE, ["1"])
+        newest = connection.scalar(
+            select(func.max(qdrant_vectors.c.version)).where(qdrant_vectors.c.record_id == "1")
+        )
         assert records.newer_records(connection, *mine, ["1", "2"], newest - 1) == set()
         assert records.newer_records(connection, *others, ["1", "3"], newest - 1) == {"1"}
 

@@ -159,8 +159,9 @@ def test_an_older_state_never_wins_over_a_push(changing: SyncSite, backend: Coun
     changing.install()
     changing.insert((1, "one"))
     changing.drain(backend)
-    changing.sql("UPDATE rowbeam.qdrant_vectors SET updated_at = updated_at + 3600000000")
-    changing.sql(f"UPDATE {TABLE} SET title = 'stale' WHERE id = 1")
+    changing.sql(
+        f"UPDATE {TABLE} SET title = 'stale', updated_at = updated_at - interval '1 hour' WHERE id = 1"
+    )
     changing.drain(backend)
     assert backend.texts == ["one"]
     assert changing.queued() == []

@@ -111,7 +111,9 @@ def test_installing_and_uninstalling_twice_is_as_once(noted: SyncSite) -> None:
         assert not done.installed
         assert states(noted) == {}
     noted.insert((3, "three"))
-    left = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'rowbeam'::regnamespace"
+    left = (
+        "SELECT count(*) FROM pg_proc WHERE pronamespace = 'rowbeam'::regnamespace AND proname LIKE 'outbox%'"
+    )
     assert noted.scalar(left) == 0
 
 

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import text
 
 from ray_app.backfilling import create_backfill, ensure_indexes
 from ray_app.db import ledger, ranges
 from ray_app.db.dead_letters import list_open
 from ray_app.db.indexes import list_indexes
 from ray_app.db.jobs import take_job
-from ray_app.db.schema import qdrant_vectors
 from ray_app.encoders.stub import POISON
 from ray_app.encoding import encode_part
 from ray_app.errors import (
@@ -344,16 +343,6 @@ def test_a_call_cut_off_between_store_and_ledger_is_repaired_by_the_next(site: P
     assert broken.outcomes(row) == {"1": "embedded"}
     assert site.snippets() == {"1": ["short"]}
     site.check_exact()
-
-
-def test_the_source_clock_may_be_set_back(site: PushSite) -> None:
-    site.push({"id": 1, "summary": "before"})
-    with site.workspace.ledger.begin() as connection:
-        connection.execute(text("UPDATE rowbeam.qdrant_vectors SET version = version + 3600000000"))
-    site.push({"id": 1, "summary": "after"})
-    assert site.snippets() == {"1": ["after"]}
-    with site.workspace.ledger.connect() as connection:
-        assert connection.scalar(select(qdrant_vectors.c.version)) is not None
 
 
 class _Job:

@@ -43,6 +43,15 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in bound]
 
 
+def alive_nodes(dashboard: httpx.Client) -> int:
+    """Nodes that the cluster counts, the head among them; ``dashboard`` sends the cluster's token."""
+    answer = dashboard.get(
+        "/api/v0/nodes",
+        params={"filter_keys": "state", "filter_predicates": "=", "filter_values": "ALIVE"},
+    )
+    return len(answer.json()["data"]["result"]["result"])
+
+
 def machine(name: str) -> list[str]:
     """The beginning of a command line that runs the rest as if on a machine called ``name``."""
     assert shutil.which("unshare"), "unshare is not installed (Debian: apt-get install util-linux)"
@@ -185,11 +194,7 @@ class Cluster:
     def alive_nodes(self) -> int:
         """Nodes that the GCS counts, the head among them."""
         with self.http() as client:
-            answer = client.get(
-                "/api/v0/nodes",
-                params={"filter_keys": "state", "filter_predicates": "=", "filter_values": "ALIVE"},
-            )
-        return len(answer.json()["data"]["result"]["result"])
+            return alive_nodes(client)
 
     def wait_for_nodes(self, count: int) -> None:
         deadline = time.monotonic() + START_SECONDS
