@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from sqlalchemy import func, select, update
+from sqlalchemy import func, update
 
 from ray_app.db import ledger
-from ray_app.db.indexes import list_indexes
+from ray_app.db.indexes import list_indexes, list_spaces
 from ray_app.db.progress import list_jobs
-from ray_app.db.schema import spaces, tenants
+from ray_app.db.schema import tenants
 from ray_app.errors import ConfigError, ConflictError, JobConflict, StoreUnavailable, UnknownTable
 from ray_app.reports import ErasureReport, NewTenant, ProbeReport
 from ray_app.spaces import EmbeddingSpace, Preference
@@ -158,8 +158,7 @@ def _drain(workspace: Workspace, tenant: Tenant) -> None:
 
 def _all_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
     """Every space ever used, and those that new indexes would get: the probe's among them."""
-    with workspace.ledger.connect() as connection:
-        known = [EmbeddingSpace.from_json(spec) for spec in connection.scalars(select(spaces.c.spec))]
+    known = list_spaces(workspace.ledger)
     known += [workspace.providers.spaces_for(preference) for preference in Preference]
     return list({space.space_id: space for space in known}.values())
 
