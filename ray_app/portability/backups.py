@@ -16,10 +16,7 @@ from ray_app.errors import InputError, UnknownTenant
 from ray_app.portability import manifests
 from ray_app.portability.folders import digest, new_folder, written
 from ray_app.portability.manifests import BackupManifest, FileEntry, ShardEntry, SpaceEntry
-from ray_app.portability.reports import (
-    BackupReport,
-    SavedTenantShard,
-)
+from ray_app.portability.reports import BackupReport, SavedTenantShard
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.routing import EdgePort, RoutedStore
 from ray_app.tenants import Placement, Tenant, TenantScope
