@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
@@ -25,11 +25,8 @@ from ray_app.db.ranges import RangeSpec
 from ray_app.db.registry import lock_active
 from ray_app.db.schema import job_locks, jobs
 from ray_app.errors import ConflictError, JobConflict, LostJob, UnknownJob
-from ray_app.reports import JobState
+from ray_app.reports import IMPORT, JobState
 from ray_app.tenants import Tenant
-
-#: The kind of job whose ranges are pieces of files.
-IMPORT: Final = "import"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ray_app.db import copies, jobs, ranges
 from ray_app.db.generations import Generation, note_changes
 from ray_app.db.idempotency import Asked, find_job, is_repeat
 from ray_app.db.indexes import list_indexes
-from ray_app.db.jobs import IMPORT, JobRequest, TakenJob
+from ray_app.db.jobs import JobRequest, TakenJob
 from ray_app.db.progress import job_progress
 from ray_app.db.ranges import RangeSpec
 from ray_app.errors import ConflictError, InputError, RowbeamError
@@ -32,7 +32,7 @@ from ray_app.parts import Part, PartKey
 from ray_app.portability.checking import CheckedExport, IndexFile, check_export
 from ray_app.portability.folders import read_from
 from ray_app.portability.rows import ExportedPoint, from_table
-from ray_app.reports import Counts, JobProgress, JobState
+from ray_app.reports import IMPORT, Counts, JobProgress, JobState
 from ray_app.store.port import IndexKey, VectorStore
 from ray_app.tenants import Tenant, TenantScope
 from ray_app.workspace import Workspace

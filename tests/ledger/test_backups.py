@@ -64,6 +64,12 @@ class Place(Site):
         return sorted(edge_files.shards(self.edge))
 
 
+@pytest.fixture(autouse=True)
+def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy has some fifty files, and forcing each to disk is most of its time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def place(make_settings: Callable[..., Settings]) -> Iterator[Place]:
     workspace = Workspace(make_settings())
