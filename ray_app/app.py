@@ -31,6 +31,7 @@ from ray_app.migrating.operations import Migrations
 from ray_app.offboarding.removing import Erasures, remove_tenant
 from ray_app.offboarding.reports import ErasureReport
 from ray_app.planning import make_plan
+from ray_app.portability.library import PortabilityOperations
 from ray_app.reconciling.operation import GRACE, Repair, reconcile
 from ray_app.reconciling.reports import ReconcileReport
 from ray_app.reports import (
@@ -53,13 +54,14 @@ from ray_app.settings import Settings
 from ray_app.sharing import TenantOutcome, backfill_tenants
 from ray_app.spaces import Preference
 from ray_app.stack.embedded import Stack
-from ray_app.store.port import Condition, VectorStore
+from ray_app.store.port import Condition
+from ray_app.store.routing import RoutedStore
 from ray_app.syncing.library import SyncOperations
 from ray_app.tenants import ApiKey, Placement, Tenant
 from ray_app.workspace import Workspace
 
 
-class Rowbeam(SyncOperations):
+class Rowbeam(SyncOperations, PortabilityOperations):
     """One connection to the tables, the ledger and the vector store.
 
     Use as a context manager. With no database configured it starts the embedded Postgres when it
@@ -104,7 +106,7 @@ class Rowbeam(SyncOperations):
             raise RuntimeError("Rowbeam is not open: use it in a with statement.")
         return self._workspace
 
-    def _store(self) -> AbstractContextManager[VectorStore]:
+    def _store(self) -> AbstractContextManager[RoutedStore]:
         """The store, for one operation: the embedded one is left free for other processes."""
         return launching.open_store_for(self._settings)
 

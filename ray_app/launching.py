@@ -18,8 +18,7 @@ from ray_app.outage import ride_out
 from ray_app.reports import JobProgress, JobState
 from ray_app.settings import Settings, child_environment, export_environment
 from ray_app.stack.embedded import Stack
-from ray_app.store.port import VectorStore
-from ray_app.store.routing import open_store
+from ray_app.store.routing import RoutedStore, open_store
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 
@@ -116,7 +115,7 @@ def _ended(workspace: Workspace, job_id: str, log_path: Path) -> JobProgress:
 
 
 @contextmanager
-def open_store_for(settings: Settings) -> Iterator[VectorStore]:
+def open_store_for(settings: Settings) -> Iterator[RoutedStore]:
     """The store in this process, or through the running cluster whose owner actor has it open."""
     if settings.embedded_store and settings.ray_address:
         # No addresses: they would outlive the head they name, in this process and in all it starts.

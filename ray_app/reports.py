@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from ray_app.budgets import JobBudget
 from ray_app.tenants import ApiKey, Tenant
+
+#: The kind of job whose ranges are pieces of an export's files.
+IMPORT: Final = "import"
 
 
 class JobState(StrEnum):

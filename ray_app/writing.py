@@ -6,6 +6,7 @@ the ledger does not know; the range is done again, and deterministic ids make th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -118,14 +119,7 @@ class PartWriter:
     ) -> tuple[Part, Standing | None]:
         """Write the points; answers what of the part was written, and what stands beside the index."""
         incarnation, ids = self._scope.incarnation, part.written_records
-        generation = generation_of(self._scope, part)
-        pass_gates(connection, [generation])
-        # Until the end of this, points of a tenant that is being removed cannot land after its purge,
-        # and no push can come between what is compared here and what is written.
-        if ids:
-            records.lock_records(connection, incarnation, part.table, ids)
-        lock_active(connection, incarnation)
-        standing = admit(connection, generation)
+        standing = enter(connection, generation_of(self._scope, part), ids)
         newer = records.newer_records(
             connection, incarnation, part.table, part.vector_type, part.space_id, ids, part.version
         )
@@ -140,6 +134,23 @@ class PartWriter:
         ledger.write_part(connection, self._scope, space, part)
         if standing is not None:
             follow_part(connection, self._store, self._scope, standing, part)
+
+
+def enter(connection: Connection, generation: Generation, record_ids: Iterable[str]) -> Standing | None:
+    """Take what who writes these records holds until the transaction ends; answers what stands beside them.
+
+    Points of a tenant that is being removed cannot land after its purge then, and no push can come between
+    what is compared and what is written.
+
+    Raises:
+        IndexMoved: nobody may write this generation any more.
+        UnknownTenant: the tenant is being removed.
+    """
+    pass_gates(connection, [generation])
+    if ids := list(record_ids):
+        records.lock_records(connection, generation.incarnation, generation.table, ids)
+    lock_active(connection, generation.incarnation)
+    return admit(connection, generation)
 
 
 def generation_of(scope: TenantScope, part: Part) -> Generation:

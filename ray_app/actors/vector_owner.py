@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from ray_app.errors import RowbeamError, StoreUnavailable
 from ray_app.metrics.declared import ISOLATION_VIOLATIONS
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
+from ray_app.store.edge_files import SavedShard
 from ray_app.store.port import (
     Census,
     Condition,
@@ -49,7 +51,7 @@ class VectorOwner:
         export_metrics()
 
     def call(self, method: str, *args: Any, **options: Any) -> Any:
-        """One call of the ``VectorStore`` port."""
+        """One call of the ``EdgePort``."""
         return getattr(self._store, method)(*args, **options)
 
     def scroll_page(self, scope: TenantScope, index: IndexKey, page: int) -> list[StoredPoint]:
@@ -214,6 +216,22 @@ class OwnedStore:
 
     def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
         return bool(self._call("maintain", scope, index))
+
+    def shard_points(self, scope: TenantScope, space: EmbeddingSpace) -> int:
+        return int(self._call("shard_points", scope, space))
+
+    def save_shard(self, scope: TenantScope, space: EmbeddingSpace, folder: Path) -> SavedShard | None:
+        saved: SavedShard | None = self._call("save_shard", scope, space, folder)
+        return saved
+
+    def shard_place(self, scope: TenantScope, space: EmbeddingSpace) -> Path:
+        place: Path = self._call("shard_place", scope, space)
+        return place
+
+    def restore_shard(
+        self, scope: TenantScope, space: EmbeddingSpace, place: Path, points: int, *, force: bool
+    ) -> None:
+        self._call("restore_shard", scope, space, place, points, force=force)
 
     def check(self) -> str:
         return str(self._call("check"))

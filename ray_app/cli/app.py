@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from ray_app.cli import access, bench, erasures, jobs, migrate, reconcile, stack, sync, tenants
+from ray_app.cli import (
+    access,
+    bench,
+    erasures,
+    jobs,
+    migrate,
+    portability,
+    reconcile,
+    stack,
+    sync,
+    tenants,
+)
 from ray_app.cli.output import FAILED, OK, show_error, show_fault
 from ray_app.errors import RowbeamError
 
@@ -49,8 +60,10 @@ for command in (
     *(jobs.plan, jobs.backfill, jobs.jobs, jobs.job, jobs.cancel, jobs.dead_letters),
     *(jobs.search, tenants.coverage, access.usage, bench.bench),
     *(sync.sync, reconcile.reconcile, migrate.migrate),
+    *(portability.export, portability.backup, portability.restore),
 ):
     app.command()(command)
+app.command("import")(portability.import_)  # the name is Python's own
 
 
 def run(arguments: Sequence[str]) -> int:

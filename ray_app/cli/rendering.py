@@ -13,6 +13,7 @@ from ray_app.cli.layout import add_row, facts_of, table_of, when
 from ray_app.cli.output import plain
 from ray_app.cli.rendering_access import describe_limits
 from ray_app.reports import (
+    IMPORT,
     Check,
     Counts,
     CoverageRow,
@@ -193,6 +194,8 @@ def outcome(counts: Counts) -> str:
 
 
 def resume_command(progress: JobProgress) -> str:
+    if progress.kind == IMPORT:
+        return f"rowbeam import FOLDER --tenant {progress.tenant}, with the same folder"
     budget = options_to_go_on(progress) if progress.state is JobState.STOPPED_AT_BUDGET else ""
     return f"rowbeam backfill --tenant {progress.tenant} --resume {progress.job_id}{budget}"
 

@@ -56,7 +56,7 @@ def points_between(connection: Connection, place: IndexPlace, lo: UUID, hi: UUID
 
 def points_of(connection: Connection, place: IndexPlace, record_ids: Sequence[str]) -> list[LedgerPoint]:
     """The points of these records."""
-    return _points(connection, of_index(*place) & _among(record_ids))
+    return _points(connection, of_index(*place) & among(record_ids))
 
 
 def spoil(connection: Connection, place: IndexPlace, record_ids: Sequence[str]) -> None:
@@ -66,14 +66,14 @@ def spoil(connection: Connection, place: IndexPlace, record_ids: Sequence[str]) 
     """
     connection.execute(
         update(qdrant_vectors)
-        .where(of_index(*place), _among(record_ids))
+        .where(of_index(*place), among(record_ids))
         .values(content_hash="", data_hash="", text_hash=None, row_hash=None, updated_at=None)
     )
 
 
 def forget(connection: Connection, place: IndexPlace, record_ids: Sequence[str]) -> None:
     """Delete the ledger's rows of these records."""
-    connection.execute(delete(qdrant_vectors).where(of_index(*place), _among(record_ids)))
+    connection.execute(delete(qdrant_vectors).where(of_index(*place), among(record_ids)))
 
 
 def spaces_of(connection: Connection, incarnation: UUID) -> list[tuple[str, str, str, int]]:
@@ -89,7 +89,8 @@ def forget_all(connection: Connection, place: IndexPlace) -> None:
     connection.execute(delete(qdrant_vectors).where(of_index(*place)))
 
 
-def _among(record_ids: Sequence[str]) -> ColumnElement[bool]:
+def among(record_ids: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a row of ``qdrant_vectors`` is of one of these records."""
     return qdrant_vectors.c.record_id == func.any(cast(list(record_ids), ARRAY(Text)))
 
 

@@ -43,6 +43,13 @@ def list_indexes(engine: Engine, incarnation: UUID) -> dict[tuple[str, VectorTyp
     return {(index.table, index.vector_type): index for index in found}
 
 
+def list_spaces(engine: Engine) -> list[EmbeddingSpace]:
+    """Every space that an index of any tenant was ever in."""
+    with engine.connect() as connection:
+        found = connection.scalars(select(spaces.c.spec).order_by(spaces.c.space_id))
+        return [EmbeddingSpace.from_json(spec) for spec in found]
+
+
 def pin(connection: Connection, incarnation: UUID, index: PinnedIndex) -> None:
     """Bind the index to its space, unless it is bound already."""
     space = index.space

@@ -25,7 +25,7 @@ from ray_app.db.ranges import RangeSpec
 from ray_app.db.registry import lock_active
 from ray_app.db.schema import job_locks, jobs
 from ray_app.errors import ConflictError, JobConflict, LostJob, UnknownJob
-from ray_app.reports import JobState
+from ray_app.reports import IMPORT, JobState
 from ray_app.tenants import Tenant
 
 
@@ -137,7 +137,7 @@ def _lock_tables(connection: Connection, job_id: str, incarnation: UUID, request
             raise JobConflict(f"Another job has just started on table {table}.", job_id="", hint="Try again.")
 
 
-def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:
+def take_job(engine: Engine, job_id: str, *, new: bool = False, importing: bool = False) -> TakenJob:
     """Become the driver of a pending job, or of one that was cancelled, failed or lost its driver.
 
     Ranges that are not done start over; what they wrote is recognised as unchanged. A driver that
@@ -146,11 +146,11 @@ def take_job(engine: Engine, job_id: str, *, new: bool = False) -> TakenJob:
     Raises:
         UnknownJob: there is none of that id.
         JobConflict: its driver lives.
-        ConflictError: it has succeeded, or is new no more.
+        ConflictError: it has succeeded, is new no more, or is an import while ``importing`` was not said.
     """
     with engine.begin() as connection:
         row = _job_row(connection, job_id, lock=True)
-        _check_takeable(row)
+        _check_takeable(row, importing=importing)
         if new and row.state != JobState.PENDING:
             raise ConflictError(f"Job {job_id} was {row.state} before its driver took it.")
         request = JobRequest.from_json(row.request)
@@ -285,7 +285,12 @@ def check_resumable(engine: Engine, job_id: str, tenant: Tenant) -> None:
     _check_takeable(row)
 
 
-def _check_takeable(row: Row[Any]) -> None:
+def _check_takeable(row: Row[Any], *, importing: bool = False) -> None:
+    if (row.kind == IMPORT) is not importing:
+        # Its ranges are in files, which no driver of another kind has.
+        raise ConflictError(
+            f"Job {row.job_id} is an import.", hint="Import the same files again, and it goes on."
+        )
     if row.state == JobState.SUCCEEDED:
         raise ConflictError(f"Job {row.job_id} has succeeded; there is nothing to resume.")
     if row.state != JobState.PENDING and owner_alive(row) and row.owner_pid != os.getpid():

@@ -12,10 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import select
-
 from ray_app.db import erasures, ledger, registry
-from ray_app.db.schema import spaces
+from ray_app.db.indexes import list_spaces
 from ray_app.errors import ConflictError
 from ray_app.offboarding.records import SigningKey, describe
 from ray_app.offboarding.reports import Erasure, Round
@@ -125,7 +123,6 @@ def _conclude(workspace: Workspace, incarnation: UUID) -> Erasure:
 
 def _all_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
     """Every space ever used, and those that new indexes would get: the probe's among them."""
-    with workspace.ledger.connect() as connection:
-        known = [EmbeddingSpace.from_json(spec) for spec in connection.scalars(select(spaces.c.spec))]
+    known = list_spaces(workspace.ledger)
     known += [workspace.providers.spaces_for(preference) for preference in Preference]
     return list({space.space_id: space for space in known}.values())

@@ -13,9 +13,8 @@ from typing import Final
 from ray_app import launching
 from ray_app.backfilling import create_repair
 from ray_app.db import audits
-from ray_app.db.generations import Generation, admit, pass_gates
+from ray_app.db.generations import Generation
 from ray_app.db.jobs import fail_pending
-from ray_app.db.records import lock_records
 from ray_app.db.registry import lock_active
 from ray_app.errors import ConflictError
 from ray_app.launching import JobRunner
@@ -28,7 +27,7 @@ from ray_app.reports import Counts, JobProgress
 from ray_app.store.port import VectorStore
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
-from ray_app.writing import follow_part
+from ray_app.writing import enter, follow_part
 
 #: Share of the rows or points that a repair may change unless it is forced; of few rows, so many records.
 SHARE: Final = 0.1
@@ -160,10 +159,7 @@ def _mend_index(workspace: Workspace, store: VectorStore, tenant: Tenant, state:
         seen = [(record, chunk) for record in records for chunk in state.verdicts[record].chunks]
         with workspace.ledger.begin() as connection:
             generation = Generation(*survey.place)
-            pass_gates(connection, [generation])
-            lock_records(connection, tenant.incarnation, survey.key.table, records)
-            lock_active(connection, tenant.incarnation)
-            standing = admit(connection, generation)
+            standing = enter(connection, generation, records)
             # Judged again: what was written since is not to be undone.
             now = survey.judge_locked(connection, records, seen)
             spoiled = [r for r, verdict in now.items() if verdict.kind in (Kind.MISSING, Kind.STALE)]

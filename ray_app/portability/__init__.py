@@ -1,0 +1,1 @@
+"""One tenant's vectors as files for anybody, and the embedded store's folders as they are."""
