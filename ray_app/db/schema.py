@@ -5,8 +5,6 @@ Alembic's migrations create them; ``tests/jobs/test_migrations.py`` proves that 
 
 from __future__ import annotations
 
-from typing import Final
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,41 +18,23 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Numeric,
     SmallInteger,
     Table,
     Text,
     UniqueConstraint,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-SCHEMA: Final = "rowbeam"
-metadata = MetaData(
-    schema=SCHEMA,
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    },
-)
-
-
-def _now(name: str, *, null: bool = False) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=null, server_default=None if null else func.now())
-
-
-def _tenant() -> Column[object]:
-    return Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), nullable=False)
-
-
-def _count(name: str) -> Column[object]:
-    return Column(name, BigInteger, nullable=False, server_default="0")
-
+from ray_app.db.columns import SCHEMA as SCHEMA
+from ray_app.db.columns import count as _count
+from ray_app.db.columns import metadata as metadata
+from ray_app.db.columns import moment as _now
+from ray_app.db.columns import tenant as _tenant
+from ray_app.db.schema_changes import index_changes as index_changes
+from ray_app.db.schema_changes import index_migrations as index_migrations
+from ray_app.db.schema_changes import tenant_moves as tenant_moves
 
 #: One row: the secret that keys point ids. Every node reads it here, so all agree.
 deployment = Table(
@@ -145,38 +125,6 @@ qdrant_vectors = Table(
     Column("embedded_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("point_id", "space_id"),
     Index("ix_qdrant_vectors_incarnation_text_hash", "incarnation", "text_hash"),
-)
-
-#: The generation of an index that is not the pinned one: being built, kept for a way back, or being dropped.
-index_migrations = Table(
-    "index_migrations",
-    metadata,
-    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
-    Column("table_name", Text, primary_key=True),
-    Column("vector_type", Text, primary_key=True),
-    Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
-    #: As ``migrating.states.Stage`` spells it.
-    Column("stage", Text, nullable=False),
-    #: The job that last wrote to it.
-    Column("job_id", Text),
-    #: What the last verification found.
-    Column("report", JSONB),
-    _now("created_at"),
-    _now("switched_at", null=True),
-    #: The generation is kept at least until then.
-    _now("keep_until", null=True),
-)
-
-#: Records of an index that were written while another generation of it is being brought up to date.
-index_changes = Table(
-    "index_changes",
-    metadata,
-    Column("incarnation", UUID(as_uuid=True), primary_key=True),
-    Column("table_name", Text(collation="C"), primary_key=True),
-    Column("vector_type", Text(collation="C"), primary_key=True),
-    Column("record_id", Text(collation="C"), primary_key=True),
-    #: Another one with each change, so that one made meanwhile is not taken for done.
-    Column("stamp", UUID(as_uuid=True), nullable=False),
 )
 
 jobs = Table(
