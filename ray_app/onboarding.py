@@ -126,10 +126,10 @@ def remove_tenant(workspace: Workspace, store: VectorStore, name: str) -> Erasur
         )
     workspace.registry.retire(tenant)
     _drain(workspace, tenant)
-    scope = workspace.registry.removal_scope(tenant)
-    where = _all_spaces(workspace)
+    scopes = workspace.registry.removal_scopes(tenant)
+    where = ever_used_spaces(workspace)
     points = _count_points(workspace, tenant)
-    left = store.erase(scope, where)
+    left = sum(store.erase(scope, where) for scope in scopes)
     with workspace.ledger.begin() as connection:
         rows = ledger.erase_tenant_rows(connection, tenant.incarnation)
     with workspace.ledger.connect() as connection:
@@ -156,7 +156,7 @@ def _drain(workspace: Workspace, tenant: Tenant) -> None:
         time.sleep(0.2)
 
 
-def _all_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
+def ever_used_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
     """Every space ever used, and those that new indexes would get: the probe's among them."""
     with workspace.ledger.connect() as connection:
         known = [EmbeddingSpace.from_json(spec) for spec in connection.scalars(select(spaces.c.spec))]

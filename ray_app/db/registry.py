@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, inser
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
-from ray_app.db.schema import api_keys, deployment, tenants
-from ray_app.errors import AuthError, InputError, TenantExists, UnknownTenant
+from ray_app.db.schema import api_keys, deployment, tenant_moves, tenants
+from ray_app.errors import AuthError, InputError, TenantExists, TenantMoved, UnknownTenant
 from ray_app.tenants import (
     ApiKey,
     Limits,
@@ -172,9 +172,21 @@ class TenantRegistry:
             raise UnknownTenant(f"The tenant {tenant.name!r} was removed and created again.")
         return self._mint(current)
 
-    def removal_scope(self, tenant: Tenant) -> TenantScope:
-        """The scope to erase a tenant with, when no other can be minted any more."""
-        return self._mint(tenant)
+    @staticmethod
+    def scope_at(scope: TenantScope, placement: Placement) -> TenantScope:
+        """The same tenant's scope at the place where its vectors are, or are being brought, or were."""
+        return replace(scope, placement=placement)
+
+    def removal_scopes(self, tenant: Tenant) -> Sequence[TenantScope]:
+        """The scopes to erase a tenant with, when no other can be minted any more: one for each place where
+        vectors of it may be, its own and the one that a move fills or has kept."""
+        with self._engine.connect() as connection:
+            places = [
+                connection.scalar(select(table.c.placement).where(table.c.incarnation == tenant.incarnation))
+                for table in (tenants, tenant_moves)
+            ]
+        own = self._mint(tenant)
+        return [self.scope_at(own, Placement(place)) for place in places if place is not None]
 
     def authenticate(self, key_text: str) -> tuple[Tenant, TenantScope]:
         """The tenant an API key belongs to; its use is recorded.
@@ -262,11 +274,34 @@ def lock_active(connection: Connection, incarnation: UUID) -> None:
     Raises:
         UnknownTenant: it is being removed or is gone.
     """
-    state = connection.scalar(
-        select(tenants.c.state).where(tenants.c.incarnation == incarnation).with_for_update(read=True)
-    )
-    if state != TenantState.ACTIVE:
+    _lock(connection, incarnation, read=True)
+
+
+def lock_placed(connection: Connection, scope: TenantScope, *, move: bool = False) -> None:
+    """As ``lock_active``, and hold the tenant's vectors where ``scope`` has them: the fence between writers
+    and a move. With ``move`` nobody else can hold either, for whoever is about to move them.
+
+    Raises:
+        UnknownTenant: it is being removed or is gone.
+        TenantMoved: its vectors are in another place by now.
+    """
+    if _lock(connection, scope.incarnation, read=not move) is not scope.placement:
+        raise TenantMoved(
+            "The tenant's vectors are in another place by now.",
+            hint="Try again: what is written next goes to the place they are in.",
+        )
+
+
+def _lock(connection: Connection, incarnation: UUID, *, read: bool) -> Placement:
+    """The placement of a tenant that is held active."""
+    row = connection.execute(
+        select(tenants.c.state, tenants.c.placement)
+        .where(tenants.c.incarnation == incarnation)
+        .with_for_update(read=read)
+    ).one_or_none()
+    if row is None or row.state != TenantState.ACTIVE:
         raise UnknownTenant("The tenant was removed meanwhile.")
+    return Placement(row.placement)
 
 
 def _unknown(name: str) -> UnknownTenant:

@@ -13,10 +13,10 @@ from typing import Final
 from ray_app import launching
 from ray_app.backfilling import create_repair
 from ray_app.db import audits
-from ray_app.db.generations import Generation, admit, pass_gates
+from ray_app.db.generations import Generation, admit, note_changes, pass_gates
 from ray_app.db.jobs import fail_pending
 from ray_app.db.records import lock_records
-from ray_app.db.registry import lock_active
+from ray_app.db.registry import lock_active, lock_placed
 from ray_app.errors import ConflictError
 from ray_app.launching import JobRunner
 from ray_app.parts import Part, PartKey
@@ -68,7 +68,7 @@ def reconcile(
     Raises:
         ConflictError: more would change than the repair's share; nothing was changed.
         JobConflict: a job works on a table that needs mending; nothing was changed.
-        IndexMoved: an index changed its model meanwhile.
+        IndexMoved: an index changed its model, or the tenant was moved, while it was mended.
         UnknownTable, StoreUnavailable, DatabaseUnavailable.
     """
     began = time.monotonic()
@@ -94,7 +94,11 @@ def _look(
     grace: float,
 ) -> Survey:
     with open_store() as store:
-        return survey_tenant(workspace, store, tenant, tables, vector_types, grace)
+        while True:
+            survey = survey_tenant(workspace, store, tenant, tables, vector_types, grace)
+            # One that was moved meanwhile was compared with a place that is written no more.
+            if workspace.registry.scope(tenant) == survey.scope:
+                return survey
 
 
 def _check_share(survey: Survey, repair: Repair) -> None:
@@ -142,9 +146,10 @@ def _mend_in_place(workspace: Workspace, open_store: OpenStore, tenant: Tenant, 
     with open_store() as store:
         for state in survey.indexes:
             _mend_index(workspace, store, tenant, state)
-        scope = workspace.registry.scope(tenant)
-        for found in survey.misplaced:
-            store.remove_strays(scope, found.space, [stray.point_id for stray, _ in found.strays])
+        with workspace.ledger.begin() as connection:
+            lock_placed(connection, survey.scope)
+            for found in survey.misplaced:
+                store.remove_strays(survey.scope, found.space, [stray.point_id for stray, _ in found.strays])
     with workspace.ledger.begin() as connection:
         lock_active(connection, tenant.incarnation)
         for place, _ in survey.elsewhere:
@@ -152,18 +157,20 @@ def _mend_in_place(workspace: Workspace, open_store: OpenStore, tenant: Tenant, 
 
 
 def _mend_index(workspace: Workspace, store: VectorStore, tenant: Tenant, state: IndexState) -> None:
-    scope = workspace.registry.scope(tenant)
     survey = state.survey.over(store)
+    scope = survey.scope
     if state.misplaced:
-        store.remove_strays(scope, survey.key.space, state.misplaced)
+        with workspace.ledger.begin() as connection:
+            lock_placed(connection, scope)
+            store.remove_strays(scope, survey.key.space, state.misplaced)
     for records in pieces(list(state.verdicts), JUDGED):
         seen = [(record, chunk) for record in records for chunk in state.verdicts[record].chunks]
         with workspace.ledger.begin() as connection:
             generation = Generation(*survey.place)
             pass_gates(connection, [generation])
             lock_records(connection, tenant.incarnation, survey.key.table, records)
-            lock_active(connection, tenant.incarnation)
-            standing = admit(connection, generation)
+            lock_placed(connection, scope)
+            beside = admit(connection, generation)
             # Judged again: what was written since is not to be undone.
             now = survey.judge_locked(connection, records, seen)
             spoiled = [r for r, verdict in now.items() if verdict.kind in (Kind.MISSING, Kind.STALE)]
@@ -176,8 +183,9 @@ def _mend_index(workspace: Workspace, store: VectorStore, tenant: Tenant, state:
             if doomed:
                 store.delete(scope, survey.key, sorted(set(doomed)))
             audits.forget(connection, survey.place, gone)
-            if standing is not None:
-                follow_part(connection, store, scope, standing, _taken_out(survey, gone))
+            follow_part(connection, store, scope, beside, _taken_out(survey, gone))
+            if beside.follows:
+                note_changes(connection, generation, {record for record, _ in doomed})
             audits.spoil(connection, survey.place, spoiled)
 
 
