@@ -28,6 +28,7 @@ from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.loading import load_jsonl
 from ray_app.migrating.operations import Migrations
+from ray_app.moving.operations import Moves
 from ray_app.planning import make_plan
 from ray_app.reconciling.operation import GRACE, Repair, reconcile
 from ray_app.reconciling.reports import ReconcileReport
@@ -220,6 +221,11 @@ class Rowbeam(SyncOperations):
     def migrations(self) -> Migrations:
         """Changes of model, with no gap in what is found."""
         return Migrations(self.workspace, self._store, launching.run_job)
+
+    @property
+    def moves(self) -> Moves:
+        """Moves of tenants to another place, with no gap in what is found."""
+        return Moves(self.workspace, self._store)
 
     def jobs(self, *, include_ended: bool = False) -> list[JobProgress]:
         """Active jobs, or all, newest first."""

@@ -128,7 +128,7 @@ def remove_tenant(workspace: Workspace, store: VectorStore, name: str) -> Erasur
     _drain(workspace, tenant)
     scopes = workspace.registry.removal_scopes(tenant)
     where = ever_used_spaces(workspace)
-    points = _count_points(workspace, tenant)
+    points = ledger_points(workspace, tenant)
     left = sum(store.erase(scope, where) for scope in scopes)
     with workspace.ledger.begin() as connection:
         rows = ledger.erase_tenant_rows(connection, tenant.incarnation)
@@ -164,7 +164,8 @@ def ever_used_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
     return list({space.space_id: space for space in known}.values())
 
 
-def _count_points(workspace: Workspace, tenant: Tenant) -> int:
+def ledger_points(workspace: Workspace, tenant: Tenant) -> int:
+    """The tenant's points by the ledger."""
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
     with workspace.ledger.connect() as connection:
         return sum(
@@ -180,7 +181,7 @@ def count_points(workspace: Workspace, store: VectorStore, tenant: Tenant) -> tu
     stored = sum(
         store.count(scope, IndexKey(index.table, index.vector_type, index.space)) for index in pinned
     )
-    return stored, _count_points(workspace, tenant)
+    return stored, ledger_points(workspace, tenant)
 
 
 def _forget(workspace: Workspace, tenant: Tenant) -> None:

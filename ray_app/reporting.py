@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from threading import Event, Thread
 from typing import Final
 
@@ -24,6 +24,7 @@ from ray_app.lag import LagMeter
 from ray_app.metrics import declared as metrics
 from ray_app.metrics.counting import count_records
 from ray_app.migrating.operations import Migrations
+from ray_app.moving.operations import Moves
 from ray_app.reports import JobState
 from ray_app.store.port import VectorStore
 from ray_app.workspace import Workspace
@@ -137,14 +138,21 @@ class Reporter:
         _forget()
 
     def _sweep(self) -> None:
-        """Drop former generations of indexes that were kept for long enough."""
+        """Drop former indexes and former places of tenants that were kept for long enough."""
         if time.monotonic() < self._sweep_due:
             return
         self._sweep_due = time.monotonic() + SWEEP_PERIOD
-        try:
-            Migrations(self._workspace, lambda: nullcontext(self._store), launching.run_job).sweep()
-        except RowbeamError as error:
-            log.warning("A former index could not be dropped and will be later: %s", error.message)
+        for kept, sweep in (
+            ("index", Migrations(self._workspace, self._opened, launching.run_job).sweep),
+            ("place of a tenant", Moves(self._workspace, self._opened).sweep),
+        ):
+            try:
+                sweep()
+            except RowbeamError as error:
+                log.warning("A former %s could not be dropped and will be later: %s", kept, error.message)
+
+    def _opened(self) -> AbstractContextManager[VectorStore]:
+        return nullcontext(self._store)
 
     def _report_ledger(self) -> None:
         with self._workspace.ledger.connect() as connection:
