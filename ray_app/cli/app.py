@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ray_app.cli import access, bench, jobs, migrate, reconcile, stack, sync, tenants
+from ray_app.cli import access, bench, jobs, migrate, moves, reconcile, stack, sync, tenants
 from ray_app.cli.output import FAILED, OK, show_error, show_fault
 from ray_app.errors import RowbeamError
 
@@ -41,6 +41,7 @@ def options(
 
 tenants.app.add_typer(access.keys, name="key")
 tenants.app.command()(access.limits)
+tenants.app.command()(moves.move)
 app.add_typer(tenants.app, name="tenant")
 for command in (
     *(stack.demo, stack.up, stack.serve, stack.down, stack.doctor, tenants.load),
