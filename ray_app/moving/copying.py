@@ -24,7 +24,7 @@ from ray_app.db.moves import find_move
 from ray_app.db.records import lock_records
 from ray_app.db.registry import lock_placed
 from ray_app.db.schema import tenant_moves
-from ray_app.errors import ConflictError
+from ray_app.errors import ConflictError, StoreUnavailable
 from ray_app.identity import point_id
 from ray_app.outage import ride_out
 from ray_app.reconciling.drift import slice_bits, slice_bounds
@@ -36,7 +36,7 @@ from ray_app.workspace import Workspace
 
 T = TypeVar("T")
 #: Points copied at once, and records compared or followed at once, while their writers wait.
-PAGE: Final = 500
+PAGE: Final = 250
 RECORDS: Final = 100
 #: Chunks of a record asked for at a time; few records have more.
 _CHUNKS: Final = 8
@@ -208,8 +208,8 @@ class IndexCopier:
         theirs = self._points(self._places.target, records, seen)
         wanted = [key for key, point in mine.items() if theirs.get(key) != point]
         surplus = sorted(theirs.keys() - mine.keys())
-        if wanted:
-            copies = self._store.copies_of(self._places.source, self._key, wanted)
+        for part in pieces(wanted, PAGE):
+            copies = self._store.copies_of(self._places.source, self._key, part)
             self._store.write_copies(self._places.target, self._key, copies)
         if surplus:
             self._store.delete(self._places.target, self._key, surplus)
@@ -236,10 +236,15 @@ class IndexCopier:
         return self._ride_out(follow)
 
     def follow_in(self, connection: Connection) -> int:
-        """As ``follow``, in a step's transaction."""
+        """As ``follow``, in a step's transaction. Raises StoreUnavailable: what was written is not there."""
         noted = generations.noted_changes(connection, *self._where, RECORDS)
         if noted:
-            self.align(connection, [change.record_id for change in noted])
+            looked = self.align(connection, [change.record_id for change in noted])
+            if looked.differing:
+                raise StoreUnavailable(
+                    f"{len(looked.differing)} records were copied and are not there.",
+                    hint="Run rowbeam doctor, then this again.",
+                )
             generations.forget_changes(connection, *self._where, noted)
         return len(noted)
 

@@ -25,6 +25,8 @@ OnProgress: TypeAlias = Callable[[MoveProgress], None]
 #: before writes are found to come faster than they can be followed.
 PATIENT_TRIES: Final = 10
 TRIES: Final = 20
+#: Records followed at a time that are few enough to go on with something else.
+_FEW: Final = switching.LAST_CHANGES // 4
 
 
 class Mover:
@@ -113,7 +115,7 @@ class Mover:
         left = sum(copier.behind() for copier in self._copiers)
         for copier in self._copiers:
             self._show(Phase.FOLLOWING, 0, left)
-            while copier.follow() > switching.LAST_CHANGES // (2 * len(self._copiers)):
+            while copier.follow() > _FEW:
                 pass
 
     def _show(self, phase: Phase, done: int, total: int) -> None:

@@ -123,7 +123,7 @@ class Moves:
         if tenant.placement is to:
             raise ConflictError(
                 f"Tenant {tenant.name} is {to} already.",
-                hint="rowbeam tenant move NAME --status shows where it is.",
+                hint=f"rowbeam tenant move {tenant.name} --status shows what is beside it.",
             )
         if to is not Placement.EMBEDDED and self._workspace.settings.embedded_store:
             raise ConfigError(f"Placement {to} needs a Qdrant server.", hint="Set ROWBEAM_QDRANT_URL.")
