@@ -57,7 +57,8 @@ def run_on_cluster(
         if not has_server():  # whose reporter counts them, as it does those of jobs that need no cluster
             for table, counts in settled.items():
                 count_records(JOB, table, "", counts)
-        start_store(settings, tenant.placement)
+        # Not the tenant's as it was when the job began: it may have been moved since.
+        start_store(settings, workspace.registry.scope(tenant).placement)
         progress = start_progress_actor(context.fingerprint, job.job_id)
         heart.snapshot = _snapshots(progress)
         from jobs.pipeline import run_pipeline  # a second of imports, while the actors do theirs

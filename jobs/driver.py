@@ -59,7 +59,8 @@ def _work(workspace: Workspace, job: TakenJob, tenant: Tenant, heart: Heart) -> 
             try:
                 run_on_cluster(workspace, job, tenant, indexes, work, heart, settled)
             except IndexMoved:
-                # Its model was changed in the middle of a pass: what is left is begun again where it is now.
+                # Its model was changed, or its tenant moved, in the middle of a pass: what is left is begun
+                # again where it is now.
                 with workspace.ledger.begin() as connection:
                     ranges.reset(connection, job.job_id)
             settled = {}

@@ -28,6 +28,7 @@ from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress, list_jobs
 from ray_app.loading import load_jsonl
 from ray_app.migrating.operations import Migrations
+from ray_app.moving.operations import Moves
 from ray_app.offboarding.removing import Erasures, remove_tenant
 from ray_app.offboarding.reports import ErasureReport
 from ray_app.planning import make_plan
@@ -228,6 +229,11 @@ class Rowbeam(SyncOperations, PortabilityOperations):
     def migrations(self) -> Migrations:
         """Changes of model, with no gap in what is found."""
         return Migrations(self.workspace, self._store, launching.run_job)
+
+    @property
+    def moves(self) -> Moves:
+        """Moves of tenants to another place, with no gap in what is found."""
+        return Moves(self.workspace, self._store)
 
     def jobs(self, *, include_ended: bool = False) -> list[JobProgress]:
         """Active jobs, or all, newest first."""

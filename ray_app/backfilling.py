@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ray_app.budgets import JobLimits
 from ray_app.db import dead_letters, job_budgets, jobs
+from ray_app.db.fences import lock_placed
 from ray_app.db.generations import indexes_of_job
 from ray_app.db.idempotency import Asked, find_job, is_repeat
 from ray_app.db.indexes import PinnedIndex
@@ -187,11 +188,18 @@ def create_sync(workspace: Workspace, tenant: Tenant, indexes: Iterable[PinnedIn
 def ensure_indexes(
     workspace: Workspace, store: VectorStore, tenant: Tenant, indexes: Iterable[PinnedIndex]
 ) -> None:
-    """Make what the tenant's indexes need in the store, payload indexes included. Idempotent."""
+    """Make what the tenant's indexes need in the store, payload indexes included. Idempotent.
+
+    Raises:
+        UnknownTenant, TenantMoved: it was removed, or moved to another place, in this moment.
+    """
     scope = workspace.registry.scope(tenant)
-    for index in indexes:
-        fields = workspace.source_table(index.table).payload_fields()
-        store.ensure_index(scope, IndexKey(index.table, index.vector_type, index.space), fields)
+    wanted = [(index, workspace.source_table(index.table).payload_fields()) for index in indexes]
+    with workspace.ledger.begin() as connection:
+        # Held while the store makes its place, so that none is made anew that was just erased.
+        lock_placed(connection, scope)
+        for index, fields in wanted:
+            store.ensure_index(scope, IndexKey(index.table, index.vector_type, index.space), fields)
 
 
 def _redrive_work(letters: list[DeadLetter]) -> list[RangeSpec]:

@@ -27,6 +27,7 @@
     │   ├── TenantExists           name or client id already taken
     │   ├── JobConflict            another job works on the same tenant and table
     │   ├── IndexMoved             the index is in another space by now; look again where it is
+    │   │   └── TenantMoved        the tenant's vectors are in another place by now
     │   └── LostJob                another driver has taken the job over, or it has ended
     ├── ItemError                  one text is at fault; its batch goes on without it
     ├── DependencyError            something Rowbeam needs is at fault; no row is charged
@@ -233,6 +234,10 @@ class JobConflict(ConflictError):
 
 class IndexMoved(ConflictError):
     """The index is in another space than a moment ago, its model having been changed: look again."""
+
+
+class TenantMoved(IndexMoved):
+    """The tenant's vectors are in another place than a moment ago: ask the registry for a new scope."""
 
 
 class LostJob(ConflictError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ from ray_app.outage import ride_out
 from ray_app.reports import JobProgress, JobState
 from ray_app.settings import Settings, child_environment, export_environment
 from ray_app.stack.embedded import Stack
-from ray_app.store.routing import RoutedStore, open_store
+from ray_app.store.routing import EdgePort, RoutedStore, open_store
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 
@@ -116,18 +116,23 @@ def _ended(workspace: Workspace, job_id: str, log_path: Path) -> JobProgress:
 
 @contextmanager
 def open_store_for(settings: Settings) -> Iterator[RoutedStore]:
-    """The store in this process, or through the running cluster whose owner actor has it open."""
-    if settings.embedded_store and settings.ray_address:
-        # No addresses: they would outlive the head they name, in this process and in all it starts.
-        export_environment(Stack(settings).authentication_env())
-        from ray_app.actors.cluster import connected
-        from ray_app.actors.stores import open_cluster_store
+    """The store in this process; the embedded one through the running cluster, whose owner actor has it open.
 
-        with connected(settings):
-            yield open_cluster_store(settings)
-        return
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        store.close()
+    That cluster is joined when a call needs it: tenants on a Qdrant server do without.
+    """
+    with ExitStack() as joined:
+
+        def owned() -> EdgePort:
+            # No addresses: they would outlive the head they name, in this process and in all it starts.
+            export_environment(Stack(settings).authentication_env())
+            from ray_app.actors.cluster import connected
+            from ray_app.actors.vector_owner import OwnedStore
+
+            joined.enter_context(connected(settings))
+            return OwnedStore(settings)
+
+        store = open_store(settings, embedded=owned if settings.ray_address else None)
+        try:
+            yield store
+        finally:
+            store.close()

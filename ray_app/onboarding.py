@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from ray_app.db import ledger
-from ray_app.db.indexes import list_indexes
-from ray_app.db.registry import forget, retire
+from ray_app.db.fences import forget, retire
+from ray_app.db.indexes import list_indexes, list_spaces
 from ray_app.errors import ConfigError, ConflictError, StoreUnavailable, UnknownTable
 from ray_app.reports import NewTenant, ProbeReport
 from ray_app.spaces import EmbeddingSpace, Preference
@@ -102,7 +103,15 @@ def _next_client_id(workspace: Workspace) -> int:
     return greatest + 1
 
 
-def _count_points(workspace: Workspace, tenant: Tenant) -> int:
+def ever_used_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
+    """Every space ever used, and those that new indexes would get: the probe's among them."""
+    known = list_spaces(workspace.ledger)
+    known += [workspace.providers.spaces_for(preference) for preference in Preference]
+    return list({space.space_id: space for space in known}.values())
+
+
+def ledger_points(workspace: Workspace, tenant: Tenant) -> int:
+    """The tenant's points by the ledger."""
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
     with workspace.ledger.connect() as connection:
         return sum(
@@ -118,4 +127,4 @@ def count_points(workspace: Workspace, store: VectorStore, tenant: Tenant) -> tu
     stored = sum(
         store.count(scope, IndexKey(index.table, index.vector_type, index.space)) for index in pinned
     )
-    return stored, _count_points(workspace, tenant)
+    return stored, ledger_points(workspace, tenant)

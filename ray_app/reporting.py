@@ -24,6 +24,7 @@ from ray_app.lag import LagMeter
 from ray_app.metrics import declared as metrics
 from ray_app.metrics.counting import count_records
 from ray_app.migrating.operations import Migrations
+from ray_app.moving.operations import Moves
 from ray_app.offboarding.removing import Erasures
 from ray_app.reports import JobState
 from ray_app.store.port import VectorStore
@@ -138,17 +139,21 @@ class Reporter:
         _forget()
 
     def _sweep(self) -> None:
-        """Drop former generations of indexes that were kept for long enough; finish erasures that are due."""
+        """Drop former indexes and places of tenants that were kept for long enough; finish erasures."""
         if time.monotonic() < self._sweep_due:
             return
         self._sweep_due = time.monotonic() + SWEEP_PERIOD
-        try:
-            Migrations(self._workspace, self._open_store, launching.run_job).sweep()
-        except RowbeamError as error:
-            log.warning("A former index could not be dropped and will be later: %s", error.message)
-        Erasures(self._workspace, self._open_store).finish_due()
+        for kept, sweep in (
+            ("index", Migrations(self._workspace, self._opened, launching.run_job).sweep),
+            ("place of a tenant", Moves(self._workspace, self._opened).sweep),
+        ):
+            try:
+                sweep()
+            except RowbeamError as error:
+                log.warning("A former %s could not be dropped and will be later: %s", kept, error.message)
+        Erasures(self._workspace, self._opened).finish_due()
 
-    def _open_store(self) -> AbstractContextManager[VectorStore]:
+    def _opened(self) -> AbstractContextManager[VectorStore]:
         return nullcontext(self._store)
 
     def _report_ledger(self) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ray_app.db.indexes import list_indexes
+from ray_app.db.indexes import read_bindings
 from ray_app.errors import InputError, UnknownRecord, UnknownTable
 from ray_app.fusion import best_first, fuse
 from ray_app.reports import SearchHit
@@ -65,19 +65,34 @@ class Answer:
     scoring: Scoring
 
 
+@dataclass(frozen=True)
+class Located:
+    """Indexes, and the scope of where they are now."""
+
+    scope: TenantScope
+    indexes: list[IndexKey]
+
+
 def find_indexes(
-    workspace: Workspace, tenant: Tenant, tables: Iterable[str] | None, vector_type: str
-) -> list[IndexKey]:
+    workspace: Workspace,
+    tenant: Tenant,
+    scope: TenantScope,
+    tables: Iterable[str] | None,
+    vector_type: str,
+) -> Located:
     """The tenant's indexes of that vector type: of ``tables``, or all of them for None.
+
+    ``scope`` may have been minted before the tenant was moved: what is answered has its present place.
 
     Raises:
         UnknownTable: no such table spec, or no such index yet.
         UnknownVectorType: no such vector type.
     """
     (kind,) = parse_vector_types([vector_type])
+    bindings = read_bindings(workspace.ledger, tenant.incarnation)
     pinned = {
         table: IndexKey(table, kind, index.space)
-        for (table, of), index in list_indexes(workspace.ledger, tenant.incarnation).items()
+        for (table, of), index in bindings.indexes.items()
         if of is kind
     }
     wanted = list(pinned) if tables is None else [workspace.tables.get(name).name for name in tables]
@@ -90,7 +105,8 @@ def find_indexes(
             hint=f"Make it: rowbeam backfill --tenant {tenant.name}{only} --vector-type {kind}.",
             param="tables" if missing else None,
         )
-    return [pinned[name] for name in dict.fromkeys(wanted)]
+    here = workspace.registry.scope_at(scope, bindings.placement or scope.placement)
+    return Located(here, [pinned[name] for name in dict.fromkeys(wanted)])
 
 
 def spaces_of(indexes: Iterable[IndexKey]) -> list[EmbeddingSpace]:
@@ -229,10 +245,11 @@ def search(
         InvalidFilter: a condition cannot be compiled.
     """
     words = clean_query(text)
-    (index,) = find_indexes(workspace, tenant, [table], vector_type)
+    located = find_indexes(workspace, tenant, workspace.registry.scope(tenant), [table], vector_type)
+    (index,) = located.indexes
     vector = workspace.providers.provider_for(index.space).embed_query(words)
     query = Query([index], {index.space.space_id: vector}, limit, conditions)
-    return list(find(store, workspace.registry.scope(tenant), query).hits)
+    return list(find(store, located.scope, query).hits)
 
 
 def clean_query(text: str) -> str:

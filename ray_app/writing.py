@@ -16,8 +16,8 @@ import numpy as np
 from sqlalchemy import Connection, Engine
 
 from ray_app.db import ledger, ranges, records
-from ray_app.db.generations import Generation, Standing, admit, note_changes, pass_gates
-from ray_app.db.registry import lock_active
+from ray_app.db.fences import lock_placed
+from ray_app.db.generations import Beside, Generation, Standing, admit, note_changes, pass_gates
 from ray_app.metrics.counting import count_part
 from ray_app.outage import ride_out
 from ray_app.parts import Part
@@ -71,7 +71,8 @@ class PartWriter:
 
         Raises:
             LostJob: another driver has the job; nothing was recorded.
-            IndexMoved: the index is in another space by now; nothing was recorded.
+            IndexMoved: the index is in another space, or the tenant in another place, by now; nothing was
+                recorded.
             UnknownTenant: the tenant is being removed.
             StoreUnavailable, DatabaseUnavailable: still down after the budget.
         """
@@ -92,64 +93,62 @@ class PartWriter:
 
     def _settle(self, space: EmbeddingSpace, part: Part) -> bool:
         with self._ledger.begin() as connection:
-            left, standing = self._store_points(connection, space, part)
+            left, beside = self._store_points(connection, space, part)
             if not ranges.settle_part(connection, part):
                 return False
-            self._record(connection, space, left, standing)
+            self._record(connection, space, left, beside)
             return True
 
     def apply(self, part: Part, space: EmbeddingSpace) -> None:
         """Store a part that belongs to no range of a job; its usage is charged to the job it names.
 
         Raises:
-            IndexMoved: nobody may write this generation any more.
+            IndexMoved: nobody may write this generation, or with this scope, any more.
             UnknownTenant, StoreUnavailable, DatabaseUnavailable: as ``write``.
         """
 
         def settle() -> None:
             with self._ledger.begin() as connection:
-                left, standing = self._store_points(connection, space, part)
-                self._record(connection, space, left, standing)
+                left, beside = self._store_points(connection, space, part)
+                self._record(connection, space, left, beside)
 
         ride_out(settle, budget=self._budget, what="The ledger or the vector store")
         count_part(part)
 
-    def _store_points(
-        self, connection: Connection, space: EmbeddingSpace, part: Part
-    ) -> tuple[Part, Standing | None]:
-        """Write the points; answers what of the part was written, and what stands beside the index."""
+    def _store_points(self, connection: Connection, space: EmbeddingSpace, part: Part) -> tuple[Part, Beside]:
+        """Write the points; answers what of the part was written, and what has to learn of it."""
         incarnation, ids = self._scope.incarnation, part.written_records
-        standing = enter(connection, generation_of(self._scope, part), ids)
+        beside = enter(connection, self._scope, generation_of(self._scope, part), ids)
         newer = records.newer_records(
             connection, incarnation, part.table, part.vector_type, part.space_id, ids, part.version
         )
         # A push after the part was read knows better: also of chunks that it has made superfluous.
         left = part.without(newer) if newer else part
         store_points(self._store, self._scope, IndexKey(part.table, part.vector_type, space), left)
-        return left, standing
+        return left, beside
 
-    def _record(
-        self, connection: Connection, space: EmbeddingSpace, part: Part, standing: Standing | None
-    ) -> None:
+    def _record(self, connection: Connection, space: EmbeddingSpace, part: Part, beside: Beside) -> None:
         ledger.write_part(connection, self._scope, space, part)
-        if standing is not None:
-            follow_part(connection, self._store, self._scope, standing, part)
+        follow_part(connection, self._store, self._scope, beside, part)
 
 
-def enter(connection: Connection, generation: Generation, record_ids: Iterable[str]) -> Standing | None:
-    """Take what who writes these records holds until the transaction ends; answers what stands beside them.
+def enter(
+    connection: Connection, scope: TenantScope, generation: Generation, record_ids: Iterable[str]
+) -> Beside:
+    """Take what who writes these records holds until the transaction ends; answers what has to learn of it.
 
-    Points of a tenant that is being removed cannot land after its purge then, and no push can come between
-    what is compared and what is written.
+    Points of a tenant that is being removed or moved cannot land after its purge or the switch then, and no
+    push can come between what is compared and what is written.
 
     Raises:
         IndexMoved: nobody may write this generation any more.
+        TenantMoved: the tenant's vectors are in another place than ``scope`` has them.
         UnknownTenant: the tenant is being removed.
     """
     pass_gates(connection, [generation])
     if ids := list(record_ids):
         records.lock_records(connection, generation.incarnation, generation.table, ids)
-    lock_active(connection, generation.incarnation)
+    lock_placed(connection, scope)
     return admit(connection, generation)
 
 
@@ -159,26 +158,35 @@ def generation_of(scope: TenantScope, part: Part) -> Generation:
 
 
 def follow_part(
+    connection: Connection, store: VectorStore, scope: TenantScope, beside: Beside, part: Part
+) -> None:
+    """What a part of a pinned generation means to what is beside it, in the caller's transaction.
+
+    What is taken out is taken out of both generations: that costs no model call, and must not come back.
+    What is written is noted where the other generation, or another place of the tenant, is being brought up
+    to date, for it to follow.
+    """
+    if beside.standing is not None:
+        _take_out_of(connection, store, scope, beside.standing, part)
+    if beside.follows:
+        note_changes(connection, generation_of(scope, part), part.written_records)
+
+
+def _take_out_of(
     connection: Connection, store: VectorStore, scope: TenantScope, standing: Standing, part: Part
 ) -> None:
-    """What a part of a pinned generation means to the one beside it, in the caller's transaction.
-
-    What is taken out is taken out of both: that costs no model call, and must not come back. What is
-    written is noted where the other one is being brought up to date, for it to follow.
-    """
     gone = {record for record, chunk in part.drops if chunk == 0} - set(part.record_ids)
-    if gone:
-        other = replace(generation_of(scope, part), space_id=standing.space.space_id)
-        key = (other.incarnation, other.table, other.vector_type, other.space_id)
-        known = ledger.entries(connection, *key, sorted(gone))
-        drops = [(record, chunk) for record, entry in known.items() for chunk in range(entry.chunks)]
-        dropped = Part(
-            part.key, part.table, part.vector_type, other.space_id, part.version, Counts(), drops=drops
-        )
-        store_points(store, scope, IndexKey(part.table, part.vector_type, standing.space), dropped)
-        ledger.write_part(connection, scope, standing.space, dropped, charge=False)
-    if standing.stage.written:
-        note_changes(connection, generation_of(scope, part), part.written_records)
+    if not gone:
+        return
+    other = replace(generation_of(scope, part), space_id=standing.space.space_id)
+    key = (other.incarnation, other.table, other.vector_type, other.space_id)
+    known = ledger.entries(connection, *key, sorted(gone))
+    drops = [(record, chunk) for record, entry in known.items() for chunk in range(entry.chunks)]
+    dropped = Part(
+        part.key, part.table, part.vector_type, other.space_id, part.version, Counts(), drops=drops
+    )
+    store_points(store, scope, IndexKey(part.table, part.vector_type, standing.space), dropped)
+    ledger.write_part(connection, scope, standing.space, dropped, charge=False)
 
 
 def store_points(store: VectorStore, scope: TenantScope, index: IndexKey, part: Part) -> None:

@@ -32,6 +32,7 @@ from ray_app.serving.port import EmbedCall, Purpose
 from ray_app.serving.splitting import embed_in_parts
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import IndexKey
+from ray_app.tenants import TenantScope
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -40,6 +41,8 @@ router = APIRouter(prefix="/v1", tags=["search"])
 class _Target:
     """Where to search, and with what as far as that needs no model."""
 
+    #: Of the place that the indexes are in, which the key's own scope may not know of yet.
+    scope: TenantScope
     indexes: Sequence[IndexKey]
     vectors: Mapping[str, Vector]
     without: tuple[str, str] | None = None
@@ -103,18 +106,18 @@ async def run_search(services: Services, caller: Principal, body: SearchRequest)
             words if body.hybrid else None,
             target.without,
         )
-        answer = await services.in_thread(_find, services, caller, query)
+        answer = await services.in_thread(_find, services, target.scope, query)
     return Found(answer, sorted({name for each in embedded for name in each.providers}))
 
 
 def _target(services: Services, caller: Principal, body: SearchRequest) -> _Target:
     if body.like is not None:
         return _like(services, caller, body, body.like)
-    indexes = find_indexes(services.workspace, caller.tenant, body.tables, body.vector_type)
+    located = find_indexes(services.workspace, caller.tenant, caller.scope, body.tables, body.vector_type)
     if body.vector is not None:
-        space = only_space(indexes)
-        return _Target(indexes, {space.space_id: as_vector(body.vector, space)})
-    return _Target(indexes, {})
+        space = only_space(located.indexes)
+        return _Target(located.scope, located.indexes, {space.space_id: as_vector(body.vector, space)})
+    return _Target(located.scope, located.indexes, {})
 
 
 def _like(
@@ -125,12 +128,15 @@ def _like(
 ) -> _Target:
     wanted = None if body.tables is None else [*body.tables, like.table]
     # Looked up at once: between two looks an index may be bound to another space.
-    indexes = find_indexes(services.workspace, caller.tenant, wanted, body.vector_type)
+    located = find_indexes(services.workspace, caller.tenant, caller.scope, wanted, body.vector_type)
+    scope, indexes = located.scope, located.indexes
     own = next((index for index in indexes if index.table == like.table), None)
     if own is None:
-        (own,) = find_indexes(services.workspace, caller.tenant, [like.table], body.vector_type)
+        (own,) = find_indexes(
+            services.workspace, caller.tenant, scope, [like.table], body.vector_type
+        ).indexes
     record = spelled_id(services.directory, like.table, str(like.id), param="like.id")
-    vector = vector_of(services.store, caller.scope, own, record)
+    vector = vector_of(services.store, scope, own, record)
     if body.tables is None:
         # What was not asked for by name is passed over when it does not compare.
         indexes = [index for index in indexes if index.space == own.space]
@@ -138,7 +144,7 @@ def _like(
         only_space(indexes)
         names = {services.workspace.tables.get(name).name for name in body.tables}
         indexes = [index for index in indexes if index.table in names]
-    return _Target(indexes, {own.space.space_id: vector}, (like.table, record))
+    return _Target(scope, indexes, {own.space.space_id: vector}, (like.table, record))
 
 
 async def _embed(services: Services, caller: Principal, space: EmbeddingSpace, inputs: Inputs) -> _Embedded:
@@ -152,9 +158,9 @@ async def _embed(services: Services, caller: Principal, space: EmbeddingSpace, i
     return _Embedded(space, joined.embedded.vectors[0], joined.providers, joined.embedded.tokens)
 
 
-def _find(services: Services, caller: Principal, query: Query) -> Answer:
+def _find(services: Services, scope: TenantScope, query: Query) -> Answer:
     try:
-        return find(services.store, caller.scope, query)
+        return find(services.store, scope, query)
     except InvalidFilter as error:
         error.param = error.param or "filters"
         raise

@@ -14,6 +14,7 @@ from ray_app.cli import (
     erasures,
     jobs,
     migrate,
+    moves,
     portability,
     reconcile,
     stack,
@@ -52,6 +53,7 @@ def options(
 
 tenants.app.add_typer(access.keys, name="key")
 tenants.app.command()(access.limits)
+tenants.app.command()(moves.move)
 tenants.app.command()(erasures.erasures)
 tenants.app.add_typer(erasures.app, name="erasure")
 app.add_typer(tenants.app, name="tenant")

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Final, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from ray_app.cli.output import console, plain
+from ray_app.moving.reports import MoveProgress
 from ray_app.reports import JobProgress, JobState
 from ray_app.wording import duration
 
@@ -19,8 +20,8 @@ from ray_app.wording import duration
 LINE_EVERY: Final = 5.0
 
 
-class ProgressView:
-    """Shows each ``JobProgress`` it is called with; a context manager."""
+class _View:
+    """A bar on a terminal, else a line now and then; a context manager."""
 
     def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console(stream or sys.stderr)
@@ -30,7 +31,7 @@ class ProgressView:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> ProgressView:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
@@ -49,18 +50,31 @@ class ProgressView:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, job: JobProgress) -> None:
-        line = describe(job)
+    def _show(self, name: str, line: str, done: int, total: int | None, *, last: bool) -> None:
+        """``last``: nothing comes after it, so the line is not held back."""
         if self._bar is not None and self._task is not None:
-            total = job.total_records if job.state is not JobState.PENDING else None
-            self._bar.update(
-                self._task, description=job.tenant, line=line, completed=job.processed_records, total=total
-            )
+            self._bar.update(self._task, description=name, line=line, completed=done, total=total)
             return
         now = self._clock()
-        if line != self._last_text and (now - self._last_line >= LINE_EVERY or not job.state.active):
-            self._console.print(f"{job.tenant}: {line}", markup=False, highlight=False)
+        if line != self._last_text and (now - self._last_line >= LINE_EVERY or last):
+            self._console.print(f"{name}: {line}", markup=False, highlight=False)
             self._last_line, self._last_text = now, line
+
+
+class ProgressView(_View):
+    """Shows each ``JobProgress`` it is called with."""
+
+    def __call__(self, job: JobProgress) -> None:
+        total = job.total_records if job.state is not JobState.PENDING else None
+        self._show(job.tenant, describe(job), job.processed_records, total, last=not job.state.active)
+
+
+class MoveView(_View):
+    """Shows each ``MoveProgress`` it is called with."""
+
+    def __call__(self, move: MoveProgress) -> None:
+        line = f"{move.phase}, {move.done:,}/{move.total:,}" if move.total else str(move.phase)
+        self._show(move.tenant, line, move.done, move.total or None, last=False)
 
 
 def describe(job: JobProgress, now: datetime | None = None) -> str:

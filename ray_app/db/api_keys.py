@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, func, select, update
 
-from ray_app.db.registry import insert_key, lock_active, usable_key
+from ray_app.db.fences import lock_active
+from ray_app.db.registry import insert_key, usable_key
 from ray_app.db.schema import api_keys
 from ray_app.errors import ConflictError, InputError, UnknownKey
 from ray_app.reports import KeyInfo, Revocation, Rotation

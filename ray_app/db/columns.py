@@ -20,13 +20,16 @@ metadata = MetaData(
 )
 
 
-def now(name: str, *, null: bool = False) -> Column[object]:
+def moment(name: str, *, null: bool = False) -> Column[object]:
+    """A point in time, now unless told; with ``null`` unknown unless told."""
     return Column(name, DateTime(timezone=True), nullable=null, server_default=None if null else func.now())
 
 
 def tenant() -> Column[object]:
+    """Whose row it is."""
     return Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), nullable=False)
 
 
 def count(name: str) -> Column[object]:
+    """A number that begins with 0."""
     return Column(name, BigInteger, nullable=False, server_default="0")

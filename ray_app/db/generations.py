@@ -1,4 +1,4 @@
-"""The generations of an index in the ledger: which one is written, and what the other one has to follow.
+"""The generations of an index in the ledger: which one is written, and what has to follow it.
 
 Whoever writes points of an index passes the gate of its generation: a shared advisory lock until the
 transaction ends. Changing the binding takes that gate exclusively, so a writer finds the binding it
@@ -32,9 +32,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db.indexes import PinnedIndex, list_indexes
-from ray_app.db.schema import index_changes, index_migrations, indexes, jobs, spaces
+from ray_app.db.schema import index_changes, index_migrations, indexes, jobs, spaces, tenant_moves
 from ray_app.errors import IndexMoved
 from ray_app.migrating.states import Stage
+from ray_app.moving.states import Stage as MoveStage
 from ray_app.spaces import EmbeddingSpace, VectorType
 
 #: Changes noted in one statement.
@@ -67,6 +68,21 @@ class Standing:
 
     space: EmbeddingSpace
     stage: Stage
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What has to learn of what is written to a pinned generation."""
+
+    #: The index's second generation.
+    standing: Standing | None = None
+    #: Whether the tenant's points are being copied to another place.
+    moving: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether records that are written have to be noted, to be followed."""
+        return self.moving or (self.standing is not None and self.standing.stage.written)
 
 
 @dataclass(frozen=True)
@@ -104,8 +120,8 @@ def _lock(connection: Connection, generations: Iterable[Generation], lock: Any) 
     connection.execute(select(func.count(lock(wanted))))
 
 
-def admit(connection: Connection, generation: Generation) -> Standing | None:
-    """After its gate: check that the generation is written; answers what stands beside a pinned one.
+def admit(connection: Connection, generation: Generation) -> Beside:
+    """After its gate: check that the generation is written; answers what has to learn of it.
 
     Raises:
         IndexMoved: the index is bound to another space by now, or the generation was given up.
@@ -117,6 +133,7 @@ def admit(connection: Connection, generation: Generation) -> Standing | None:
             index_migrations.c.space_id,
             index_migrations.c.stage,
             spaces.c.spec,
+            tenant_moves.c.stage.label("move"),
         )
         .select_from(indexes)
         .outerjoin(
@@ -126,6 +143,7 @@ def admit(connection: Connection, generation: Generation) -> Standing | None:
             & (index_migrations.c.vector_type == indexes.c.vector_type),
         )
         .outerjoin(spaces, spaces.c.space_id == index_migrations.c.space_id)
+        .outerjoin(tenant_moves, tenant_moves.c.incarnation == indexes.c.incarnation)
         .where(
             indexes.c.incarnation == g.incarnation,
             indexes.c.table_name == g.table,
@@ -133,13 +151,14 @@ def admit(connection: Connection, generation: Generation) -> Standing | None:
         )
     ).one_or_none()
     if row is not None and row.pinned == g.space_id:
-        return Standing(EmbeddingSpace.from_json(row.spec), Stage(row.stage)) if row.spec else None
+        standing = Standing(EmbeddingSpace.from_json(row.spec), Stage(row.stage)) if row.spec else None
+        return Beside(standing, row.move is not None and MoveStage(row.move).followed)
     if row is None or row.space_id != g.space_id or not Stage(row.stage).written:
         raise IndexMoved(
             f"The {g.vector_type} index of table {g.table} is in another space by now.",
             hint="Try again: what is written next goes to the space it is in.",
         )
-    return None
+    return Beside()
 
 
 def note_changes(connection: Connection, generation: Generation, record_ids: Iterable[str]) -> None:
@@ -173,7 +192,7 @@ class NotedChange:
 def noted_changes(
     connection: Connection, incarnation: UUID, table: str, vector_type: str, limit: int
 ) -> list[NotedChange]:
-    """Up to ``limit`` records that the second generation has yet to follow."""
+    """Up to ``limit`` records that the second generation, or the other place, has yet to follow."""
     changes = index_changes.c
     query = (
         select(changes.record_id, changes.stamp)
@@ -185,7 +204,7 @@ def noted_changes(
 
 
 def count_changes(connection: Connection, incarnation: UUID, table: str, vector_type: str) -> int:
-    """How many records the second generation has yet to follow."""
+    """How many records the second generation, or the other place, has yet to follow."""
     query = select(func.count()).where(of_index(index_changes, incarnation, table, vector_type))
     return int(connection.scalar(query) or 0)
 

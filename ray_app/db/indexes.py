@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from ray_app.db.schema import indexes, spaces
+from ray_app.db.schema import indexes, spaces, tenants
 from ray_app.spaces import EmbeddingSpace, Preference, VectorType
+from ray_app.tenants import Placement
 
 
 @dataclass(frozen=True)
@@ -22,25 +23,42 @@ class PinnedIndex:
     preference: Preference
 
 
+@dataclass(frozen=True)
+class Bindings:
+    """A tenant's indexes by (table, vector type), and where their vectors are: one statement's answer."""
+
+    indexes: dict[tuple[str, VectorType], PinnedIndex]
+    #: None where there is no index.
+    placement: Placement | None
+
+
 def list_indexes(engine: Engine, incarnation: UUID) -> dict[tuple[str, VectorType], PinnedIndex]:
     """The tenant's indexes by (table, vector type)."""
+    return read_bindings(engine, incarnation).indexes
+
+
+def read_bindings(engine: Engine, incarnation: UUID) -> Bindings:
+    """The tenant's indexes, and where they are."""
     query = (
-        select(indexes, spaces.c.spec)
+        select(indexes, spaces.c.spec, tenants.c.placement)
         .join_from(indexes, spaces)
+        .join(tenants, tenants.c.incarnation == indexes.c.incarnation)
         .where(indexes.c.incarnation == incarnation)
         .order_by(indexes.c.table_name, indexes.c.vector_type)
     )
     with engine.connect() as connection:
-        found = [
-            PinnedIndex(
-                row.table_name,
-                VectorType(row.vector_type),
-                EmbeddingSpace.from_json(row.spec),
-                Preference(row.preference),
-            )
-            for row in connection.execute(query)
-        ]
-    return {(index.table, index.vector_type): index for index in found}
+        rows = connection.execute(query).all()
+    found = [
+        PinnedIndex(
+            row.table_name,
+            VectorType(row.vector_type),
+            EmbeddingSpace.from_json(row.spec),
+            Preference(row.preference),
+        )
+        for row in rows
+    ]
+    placement = Placement(rows[0].placement) if rows else None
+    return Bindings({(index.table, index.vector_type): index for index in found}, placement)
 
 
 def list_spaces(engine: Engine) -> list[EmbeddingSpace]:

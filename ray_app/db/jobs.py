@@ -18,11 +18,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from ray_app.budgets import JobLimits
 from ray_app.db import job_budgets, ranges
+from ray_app.db.fences import lock_active
 from ray_app.db.idempotency import Asked
 from ray_app.db.indexes import PinnedIndex, pin
 from ray_app.db.job_owners import heartbeat_age, host_id, owner_alive
 from ray_app.db.ranges import RangeSpec
-from ray_app.db.registry import lock_active
 from ray_app.db.schema import job_locks, jobs
 from ray_app.errors import ConflictError, JobConflict, LostJob, UnknownJob
 from ray_app.reports import IMPORT, JobState

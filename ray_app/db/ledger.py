@@ -248,6 +248,7 @@ _TENANT_TABLES = (
     schema.dead_letters,
     schema.index_changes,
     schema.index_migrations,
+    schema.tenant_moves,
     schema.indexes,
     schema.usage,
     schema.api_keys,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from ray_app.errors import ConfigError
 
 #: The newest revision under ``migrations/versions``.
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 _LOCK_KEY: Final = 0x726F776265616D  # "rowbeam" in ASCII: an advisory lock of our own
 
 

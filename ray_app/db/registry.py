@@ -13,8 +13,15 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, inser
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
+from ray_app.db.fences import retire
 from ray_app.db.schema import api_keys, deployment, tenants
-from ray_app.errors import AuthError, ConflictError, InputError, TenantExists, UnknownTenant
+from ray_app.errors import (
+    AuthError,
+    ConflictError,
+    InputError,
+    TenantExists,
+    UnknownTenant,
+)
 from ray_app.tenants import (
     ApiKey,
     Limits,
@@ -194,6 +201,11 @@ class TenantRegistry:
             raise ConflictError("The tenant is not being removed.", hint="Begin with rowbeam tenant remove.")
         return TenantScope(incarnation, placement, self._store_secret())
 
+    @staticmethod
+    def scope_at(scope: TenantScope, placement: Placement) -> TenantScope:
+        """The same tenant's scope at the place where its vectors are, or are being brought, or were."""
+        return replace(scope, placement=placement)
+
     def authenticate(self, key_text: str) -> tuple[Tenant, TenantScope]:
         """The tenant an API key belongs to; its use is recorded.
 
@@ -263,44 +275,6 @@ def insert_key(connection: Connection, incarnation: UUID) -> ApiKey:
         insert(api_keys).values(key_id=key.key_id, incarnation=incarnation, key_hash=hash_api_key(key.text))
     )
     return key
-
-
-def retire(connection: Connection, incarnation: UUID) -> bool:
-    """Begin a removal, or go on with one; False where it is over.
-
-    In the caller's transaction, which waits for writes under way (``lock_active``).
-    """
-    retired = connection.execute(
-        update(tenants)
-        .where(tenants.c.incarnation == incarnation, tenants.c.state != TenantState.DELETED)
-        .values(state=TenantState.DELETING)
-    )
-    connection.execute(
-        update(api_keys).where(api_keys.c.incarnation == incarnation).values(revoked_at=func.now())
-    )
-    return bool(retired.rowcount)
-
-
-def forget(connection: Connection, incarnation: UUID) -> None:
-    """Free a retired tenant's name and client id; its bare row stays, so that nobody gets its incarnation."""
-    connection.execute(
-        update(tenants)
-        .where(tenants.c.incarnation == incarnation, tenants.c.state == TenantState.DELETING)
-        .values(state=TenantState.DELETED, removed_at=func.now())
-    )
-
-
-def lock_active(connection: Connection, incarnation: UUID) -> None:
-    """Hold the tenant active until the transaction ends: the fence between writers and its removal.
-
-    Raises:
-        UnknownTenant: it is being removed or is gone.
-    """
-    state = connection.scalar(
-        select(tenants.c.state).where(tenants.c.incarnation == incarnation).with_for_update(read=True)
-    )
-    if state != TenantState.ACTIVE:
-        raise UnknownTenant("The tenant was removed meanwhile.")
 
 
 def _unknown(name: str) -> UnknownTenant:

@@ -28,12 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-from ray_app.db.columns import SCHEMA, metadata
+from ray_app.db.columns import SCHEMA as SCHEMA
 from ray_app.db.columns import count as _count
-from ray_app.db.columns import now as _now
+from ray_app.db.columns import metadata as metadata
+from ray_app.db.columns import moment as _now
 from ray_app.db.columns import tenant as _tenant
-
-__all__ = ["SCHEMA", "metadata"]
+from ray_app.db.schema_changes import index_changes as index_changes
+from ray_app.db.schema_changes import index_migrations as index_migrations
+from ray_app.db.schema_changes import tenant_moves as tenant_moves
 
 #: One row: the secret that keys point ids. Every node reads it here, so all agree.
 deployment = Table(
@@ -127,38 +129,6 @@ qdrant_vectors = Table(
     Column("embedded_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("point_id", "space_id"),
     Index("ix_qdrant_vectors_incarnation_text_hash", "incarnation", "text_hash"),
-)
-
-#: The generation of an index that is not the pinned one: being built, kept for a way back, or being dropped.
-index_migrations = Table(
-    "index_migrations",
-    metadata,
-    Column("incarnation", UUID(as_uuid=True), ForeignKey("tenants.incarnation"), primary_key=True),
-    Column("table_name", Text, primary_key=True),
-    Column("vector_type", Text, primary_key=True),
-    Column("space_id", Text, ForeignKey("spaces.space_id"), nullable=False),
-    #: As ``migrating.states.Stage`` spells it.
-    Column("stage", Text, nullable=False),
-    #: The job that last wrote to it.
-    Column("job_id", Text),
-    #: What the last verification found.
-    Column("report", JSONB),
-    _now("created_at"),
-    _now("switched_at", null=True),
-    #: The generation is kept at least until then.
-    _now("keep_until", null=True),
-)
-
-#: Records of an index that were written while another generation of it is being brought up to date.
-index_changes = Table(
-    "index_changes",
-    metadata,
-    Column("incarnation", UUID(as_uuid=True), primary_key=True),
-    Column("table_name", Text(collation="C"), primary_key=True),
-    Column("vector_type", Text(collation="C"), primary_key=True),
-    Column("record_id", Text(collation="C"), primary_key=True),
-    #: Another one with each change, so that one made meanwhile is not taken for done.
-    Column("stamp", UUID(as_uuid=True), nullable=False),
 )
 
 jobs = Table(

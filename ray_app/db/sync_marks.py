@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from ray_app.db.registry import lock_active
+from ray_app.db.fences import lock_active
 from ray_app.db.schema import sync_marks, sync_schedules, tenants
 from ray_app.syncing.watermark import Mark
 from ray_app.tenants import TenantState

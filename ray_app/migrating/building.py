@@ -12,11 +12,12 @@ from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db import dead_letters, generations, jobs
+from ray_app.db.fences import lock_active
 from ray_app.db.generations import Generation, MigrationRow
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.jobs import JobRequest
+from ray_app.db.moves import refuse_beside_move
 from ray_app.db.progress import job_progress
-from ray_app.db.registry import lock_active
 from ray_app.db.schema import index_migrations, spaces
 from ray_app.errors import ConflictError, UnknownTable
 from ray_app.launching import JobRunner
@@ -97,7 +98,8 @@ def begin(workspace: Workspace, change: Change) -> None:
     """Put the second generations on record, or take them up where they are; from now on they follow.
 
     Raises:
-        ConflictError: an index is in that space already, or another change of it is not over.
+        ConflictError: an index is in that space already, another change of it is not over, or the tenant is
+            being moved to another place or its former one is kept.
         UnknownTenant: the tenant is being removed.
     """
     tenant, space = change.tenant, change.space
@@ -107,6 +109,7 @@ def begin(workspace: Workspace, change: Change) -> None:
             connection, [Generation.of(tenant.incarnation, index) for index in change.pinned]
         )
         lock_active(connection, tenant.incarnation)
+        refuse_beside_move(connection, tenant.incarnation)
         rows = generations.list_migrations(connection, tenant.incarnation, lock=True)
         connection.execute(
             insert(spaces).values(space_id=space.space_id, spec=space.to_json()).on_conflict_do_nothing()

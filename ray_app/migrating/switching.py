@@ -10,9 +10,9 @@ from typing import Final
 from sqlalchemy import Connection, delete, func, select, text, update
 
 from ray_app.db import dead_letters, generations, ledger
+from ray_app.db.fences import lock_active
 from ray_app.db.generations import Generation, MigrationRow, of_index
 from ray_app.db.indexes import PinnedIndex
-from ray_app.db.registry import lock_active
 from ray_app.db.schema import index_migrations, indexes, qdrant_vectors, tenants
 from ray_app.errors import ConflictError
 from ray_app.migrating.following import Follower

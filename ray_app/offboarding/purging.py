@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from ray_app.db import erasures, ledger, registry
-from ray_app.db.indexes import list_spaces
+from ray_app.db import erasures, fences, ledger
 from ray_app.errors import ConflictError
 from ray_app.offboarding.records import SigningKey, describe
 from ray_app.offboarding.reports import Erasure, Round
-from ray_app.spaces import EmbeddingSpace, Preference
+from ray_app.onboarding import ever_used_spaces
+from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import VectorStore
 from ray_app.tenants import TenantScope
 from ray_app.workspace import Workspace
@@ -72,7 +72,7 @@ def _look(workspace: Workspace, store: VectorStore, incarnation: UUID) -> list[_
     places = []
     for placement in erasures.get(workspace.ledger, incarnation).placements:
         scope = workspace.registry.removal_scope(incarnation, placement)
-        for space in _all_spaces(workspace):
+        for space in ever_used_spaces(workspace):
             census = store.census(scope, space, _NAMELESS)
             theirs = erasures.others_points(workspace.ledger, incarnation, space.space_id, census.nameless)
             # A point that no other tenant's ledger knows is this one's, or nobody's.
@@ -117,12 +117,5 @@ def _conclude(workspace: Workspace, incarnation: UUID) -> Erasure:
     with workspace.ledger.begin() as connection:
         erasure = erasures.advance(connection, incarnation, retention)
         erasures.keep_record(connection, incarnation, key.sign(describe(erasure, retention)))
-        registry.forget(connection, incarnation)
+        fences.forget(connection, incarnation)
     return erasures.get(workspace.ledger, incarnation)
-
-
-def _all_spaces(workspace: Workspace) -> Sequence[EmbeddingSpace]:
-    """Every space ever used, and those that new indexes would get: the probe's among them."""
-    known = list_spaces(workspace.ledger)
-    known += [workspace.providers.spaces_for(preference) for preference in Preference]
-    return list({space.space_id: space for space in known}.values())

@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final, TypeAlias
 from uuid import UUID
 
-from ray_app.db import erasures, registry
+from ray_app.db import erasures, fences
 from ray_app.db.locks import alone
 from ray_app.db.progress import list_jobs
 from ray_app.errors import ConflictError, JobConflict, RowbeamError, UnknownTenant
 from ray_app.offboarding.purging import purge, signing_key
 from ray_app.offboarding.reports import Erasure, ErasureReport, Stage
 from ray_app.store.port import VectorStore
-from ray_app.tenants import Placement, Tenant, TenantState
+from ray_app.tenants import Tenant, TenantState
 from ray_app.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -46,17 +46,14 @@ def remove_tenant(workspace: Workspace, store: VectorStore, name: str) -> Erasur
         )
     with _alone(workspace, tenant.incarnation):
         with workspace.ledger.begin() as connection:
-            if not registry.retire(connection, tenant.incarnation):
+            if not fences.retire(connection, tenant.incarnation):
                 raise UnknownTenant(f"The tenant {name!r} was removed meanwhile.")
-            erasures.begin(connection, tenant.incarnation, placements_of(tenant))
+            # Looked up now that no move can switch any more.
+            places = fences.places(connection, tenant.incarnation)
+            erasures.begin(connection, tenant.incarnation, places)
         _drain(workspace, tenant)
         erasure = purge(workspace, store, tenant.incarnation)
     return _report(name, erasure)
-
-
-def placements_of(tenant: Tenant) -> tuple[Placement, ...]:
-    """Where points of the tenant may be."""
-    return (tenant.placement,)
 
 
 class Erasures:

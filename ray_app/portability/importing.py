@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from sqlalchemy.exc import IntegrityError
 
 from ray_app.backfilling import ensure_indexes
-from ray_app.db import copies, jobs, ranges
+from ray_app.db import clock, copies, jobs, ranges
 from ray_app.db.generations import Generation, note_changes
 from ray_app.db.idempotency import Asked, find_job, is_repeat
 from ray_app.db.indexes import list_indexes
@@ -147,7 +147,6 @@ class _Import:
         self._scope = workspace.registry.scope(tenant)
         self._job = job
         self._files = {(file.index.table, str(file.index.vector_type)): file for file in files}
-        self._clocks: dict[str, int] = {}
 
     def run(self, on_progress: Callable[[JobProgress], None] | None) -> JobState:
         """Write the ranges that are left; SUCCEEDED, or CANCELLED when somebody asked for that.
@@ -182,7 +181,7 @@ class _Import:
         points = self._read(work, key)
         records = list(dict.fromkeys(each.row.record_id for each in points))
         with self._workspace.ledger.begin() as connection:
-            standing = enter(connection, generation, records)
+            beside = enter(connection, self._scope, generation, records)
             # The index was empty: who has written a record of it since then knows better.
             newer = copies.known_records(connection, place, records)
             new = [each for each in points if each.row.record_id not in newer]
@@ -199,7 +198,7 @@ class _Import:
             if not ranges.settle_part(connection, part):
                 return
             copies.add_rows(connection, place, [each.row for each in new])
-            if standing is not None and standing.stage.written:
+            if beside.follows:
                 note_changes(connection, generation, {each.row.record_id for each in new})
 
     def _read(self, work: RangeSpec, key: IndexKey) -> list[ExportedPoint]:
@@ -207,21 +206,19 @@ class _Import:
         path = self._files[work.table, work.vector_type].path
         with read_from(path), pq.ParquetFile(path) as file:
             found = from_table(file.read_row_group(int(work.lo or 0)))
-        latest = self._clock(key.table)
-        return [_localised(each, self._scope, key, latest) for each in found]
+        return [_localised(each, self._scope, key, self._latest) for each in found]
 
-    def _clock(self, table: str) -> int:
-        """The source's clock when the table was first written."""
-        if table not in self._clocks:
-            with self._workspace.source.connect() as connection:
-                self._clocks[table] = self._workspace.source_table(table).clock(connection)
-        return self._clocks[table]
+    @cached_property
+    def _latest(self) -> int:
+        """A version that is later than every one here, and before all that come."""
+        with self._workspace.ledger.connect() as connection:
+            return clock.next_version(connection)
 
 
 def _localised(each: ExportedPoint, scope: TenantScope, key: IndexKey, latest: int) -> ExportedPoint:
     """The point under the id it has here.
 
-    A version from ahead of this deployment's clock would keep out what is written until the clock gets there.
+    A version ahead of this deployment's would keep out what is written here until they get there.
     """
     version = min(each.row.version, latest)
     where = (scope.incarnation, key.table, key.vector_type, each.row.record_id, each.row.chunk)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from ray_app.db.registry import lock_active
+from ray_app.db.fences import lock_placed
 from ray_app.errors import ConflictError, InputError
 from ray_app.portability import manifests
 from ray_app.portability.backups import ENGINE, OpenStore
@@ -144,8 +144,8 @@ def _put_back(
         with written(place):
             _lay_out(inside(folder, entry.folder), entry, place)
         with workspace.ledger.begin() as connection:
-            # Held until it is in place: a removal that came between would have erased too early.
-            lock_active(connection, entry.incarnation)
+            # Held until it is in place: a removal or a move that came between would have erased too early.
+            lock_placed(connection, scope)
             edge.restore_shard(scope, space, place, entry.points, force=force)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)

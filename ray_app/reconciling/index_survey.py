@@ -63,7 +63,7 @@ class IndexSurvey:
     ) -> None:
         self._workspace = workspace
         self._store = store
-        self._scope = scope
+        self.scope = scope
         self._reader = reader
         self._ranges = RangeReader(reader, workspace.source, workspace.ledger, outage_budget=0)
         index = reader.index
@@ -97,7 +97,7 @@ class IndexSurvey:
     def judge(self, record_ids: Sequence[str], seen: Sequence[tuple[str, int]] = ()) -> dict[str, Verdict]:
         """What is wrong with which of these records, under their locks; ``seen`` are chunks in the store."""
         with self._workspace.ledger.begin() as connection:
-            lock_records(connection, self._scope.incarnation, self.key.table, record_ids)
+            lock_records(connection, self.scope.incarnation, self.key.table, record_ids)
             return self.judge_locked(connection, record_ids, seen)
 
     def judge_locked(
@@ -111,7 +111,7 @@ class IndexSurvey:
         entries = audits.points_of(connection, self.place, record_ids)
         keys = {(entry.record_id, entry.chunk) for entry in entries} | set(seen)
         keys |= {(record, 0) for record in record_ids}
-        points = self._store.points_of(self._scope, self.key, sorted(keys))
+        points = self._store.points_of(self.scope, self.key, sorted(keys))
         verdicts = {}
         for record in record_ids:
             verdict = judge(
@@ -165,9 +165,9 @@ class IndexSurvey:
 
     def _points(self, number: int, expected: Digest) -> Findings:
         lo, hi = slice_bounds(number, self._bits)
-        if (found := self._store.digest(self._scope, self.key, lo, hi)) == expected:
+        if (found := self._store.digest(self.scope, self.key, lo, hi)) == expected:
             return Findings(stored=found.points)
-        stored = self._store.points_between(self._scope, self.key, lo, hi)
+        stored = self._store.points_between(self.scope, self.key, lo, hi)
         with self._workspace.ledger.connect() as connection:
             known = {point.point_id: point for point in audits.points_between(connection, self.place, lo, hi)}
         findings = Findings(stored=len(stored))
@@ -209,5 +209,5 @@ class IndexSurvey:
         return self._point_id(point.record_id, point.chunk)
 
     def _point_id(self, record: str, chunk: int) -> UUID:
-        where = (self._scope.incarnation, self.key.table, self.key.vector_type)
-        return point_id(self._scope.secret, *where, record, chunk)
+        where = (self.scope.incarnation, self.key.table, self.key.vector_type)
+        return point_id(self.scope.secret, *where, record, chunk)

@@ -13,9 +13,9 @@ from typing import Final
 from ray_app import launching
 from ray_app.backfilling import create_repair
 from ray_app.db import audits
-from ray_app.db.generations import Generation
+from ray_app.db.fences import lock_active, lock_placed
+from ray_app.db.generations import Generation, note_changes
 from ray_app.db.jobs import fail_pending
-from ray_app.db.registry import lock_active
 from ray_app.errors import ConflictError
 from ray_app.launching import JobRunner
 from ray_app.parts import Part, PartKey
@@ -67,7 +67,7 @@ def reconcile(
     Raises:
         ConflictError: more would change than the repair's share; nothing was changed.
         JobConflict: a job works on a table that needs mending; nothing was changed.
-        IndexMoved: an index changed its model meanwhile.
+        IndexMoved: an index changed its model, or the tenant was moved, while it was mended.
         UnknownTable, StoreUnavailable, DatabaseUnavailable.
     """
     began = time.monotonic()
@@ -93,7 +93,11 @@ def _look(
     grace: float,
 ) -> Survey:
     with open_store() as store:
-        return survey_tenant(workspace, store, tenant, tables, vector_types, grace)
+        while True:
+            survey = survey_tenant(workspace, store, tenant, tables, vector_types, grace)
+            # One that was moved meanwhile was compared with a place that is written no more.
+            if workspace.registry.scope(tenant) == survey.scope:
+                return survey
 
 
 def _check_share(survey: Survey, repair: Repair) -> None:
@@ -140,26 +144,29 @@ def _mend_in_place(workspace: Workspace, open_store: OpenStore, tenant: Tenant, 
     """All that needs no embedding; and let a job find what does."""
     with open_store() as store:
         for state in survey.indexes:
-            _mend_index(workspace, store, tenant, state)
-        scope = workspace.registry.scope(tenant)
-        for found in survey.misplaced:
-            store.remove_strays(scope, found.space, [stray.point_id for stray, _ in found.strays])
+            _mend_index(workspace, store, state)
+        with workspace.ledger.begin() as connection:
+            lock_placed(connection, survey.scope)
+            for found in survey.misplaced:
+                store.remove_strays(survey.scope, found.space, [stray.point_id for stray, _ in found.strays])
     with workspace.ledger.begin() as connection:
         lock_active(connection, tenant.incarnation)
         for place, _ in survey.elsewhere:
             audits.forget_all(connection, place)
 
 
-def _mend_index(workspace: Workspace, store: VectorStore, tenant: Tenant, state: IndexState) -> None:
-    scope = workspace.registry.scope(tenant)
+def _mend_index(workspace: Workspace, store: VectorStore, state: IndexState) -> None:
     survey = state.survey.over(store)
+    scope = survey.scope
     if state.misplaced:
-        store.remove_strays(scope, survey.key.space, state.misplaced)
+        with workspace.ledger.begin() as connection:
+            lock_placed(connection, scope)
+            store.remove_strays(scope, survey.key.space, state.misplaced)
     for records in pieces(list(state.verdicts), JUDGED):
         seen = [(record, chunk) for record in records for chunk in state.verdicts[record].chunks]
         with workspace.ledger.begin() as connection:
             generation = Generation(*survey.place)
-            standing = enter(connection, generation, records)
+            beside = enter(connection, scope, generation, records)
             # Judged again: what was written since is not to be undone.
             now = survey.judge_locked(connection, records, seen)
             spoiled = [r for r, verdict in now.items() if verdict.kind in (Kind.MISSING, Kind.STALE)]
@@ -172,8 +179,9 @@ def _mend_index(workspace: Workspace, store: VectorStore, tenant: Tenant, state:
             if doomed:
                 store.delete(scope, survey.key, sorted(set(doomed)))
             audits.forget(connection, survey.place, gone)
-            if standing is not None:
-                follow_part(connection, store, scope, standing, _taken_out(survey, gone))
+            follow_part(connection, store, scope, beside, _taken_out(survey, gone))
+            if beside.follows:
+                note_changes(connection, generation, {record for record, _ in doomed})
             audits.spoil(connection, survey.place, spoiled)
 
 

@@ -55,8 +55,9 @@ class Misplaced:
 
 @dataclass
 class Survey:
-    """What one look at a tenant found."""
+    """What one look at a tenant found, at the place that ``scope`` names."""
 
+    scope: TenantScope
     indexes: list[IndexState] = field(default_factory=list)
     misplaced: list[Misplaced] = field(default_factory=list)
     #: Ledger rows of indexes in spaces that they are not in: their places, and how many.
@@ -110,7 +111,7 @@ def survey_tenant(
     scope = workspace.registry.scope(tenant)
     pinned = list_indexes(workspace.ledger, tenant.incarnation)
     indexes = generations(workspace, tenant)
-    survey = Survey()
+    survey = Survey(scope)
     for index in pinned.values():
         if (tables is None or index.table in tables) and (
             vector_types is None or index.vector_type in vector_types

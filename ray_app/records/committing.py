@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection
 
 from ray_app.db import clock, ledger, records
+from ray_app.db.fences import lock_placed
 from ray_app.db.generations import Generation, admit, pass_gates
-from ray_app.db.registry import lock_active
 from ray_app.encoding import item_fault
 from ray_app.parts import Fault, Part, PartKey
 from ray_app.records.planning import IndexUpsert, Known, Outcome, Verdict, Wanted, judge, look_up
@@ -61,7 +61,7 @@ def commit_upsert(
 
     Raises:
         UnknownTenant: the tenant is being removed.
-        IndexMoved: an index is in another space by now; nothing was written.
+        IndexMoved: an index is in another space, or the tenant in another place, by now; nothing was written.
         StoreUnavailable, DatabaseUnavailable: nothing is in the ledger.
     """
     table = upserts[0].reader.index.table
@@ -70,8 +70,8 @@ def commit_upsert(
     with workspace.ledger.begin() as connection:
         pass_gates(connection, generations)
         records.lock_records(connection, scope.incarnation, table, ids)
-        lock_active(connection, scope.incarnation)
-        standings = [admit(connection, generation) for generation in generations]
+        lock_placed(connection, scope)
+        beside = [admit(connection, generation) for generation in generations]
         version = clock.next_version(connection)
         drafts = [
             _draft(connection, scope, upsert, answer, version)
@@ -79,10 +79,9 @@ def commit_upsert(
         ]
         for upsert, draft in zip(upserts, drafts, strict=True):
             store_points(store, scope, upsert.reader.key, draft.part)
-        for upsert, draft, standing in zip(upserts, drafts, standings, strict=True):
+        for upsert, draft, others in zip(upserts, drafts, beside, strict=True):
             _record(connection, scope, upsert, draft)
-            if standing is not None:
-                follow_part(connection, store, scope, standing, draft.part)
+            follow_part(connection, store, scope, others, draft.part)
     return [draft.result for draft in drafts]
 
 

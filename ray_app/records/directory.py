@@ -9,15 +9,15 @@ from threading import Lock
 from typing import Final
 from uuid import UUID
 
+from ray_app.db.fences import lock_placed
 from ray_app.db.indexes import PinnedIndex, list_indexes, pin
-from ray_app.db.registry import lock_active
 from ray_app.db.source import SourceTable
 from ray_app.errors import UnknownVectorType
 from ray_app.planning import choose_targets
 from ray_app.spaces import VectorType
 from ray_app.store.port import IndexKey, VectorStore
 from ray_app.tables import parse_vector_types
-from ray_app.tenants import Tenant, TenantScope
+from ray_app.tenants import Placement, Tenant, TenantScope
 from ray_app.workspace import IndexReader, Workspace
 
 #: Seconds for which a table's columns are not looked up again.
@@ -32,8 +32,8 @@ class IndexDirectory:
     store: VectorStore
     clock: Callable[[], float] = time.monotonic
     _tables: dict[str, tuple[float, SourceTable]] = field(default_factory=dict)
-    #: Indexes that this process knows the store to be ready for.
-    _ready: set[tuple[UUID, IndexKey]] = field(default_factory=set)
+    #: Indexes that this process knows the store to be ready for, and where.
+    _ready: set[tuple[UUID, Placement, IndexKey]] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
 
     def table(self, name: str) -> SourceTable:
@@ -63,6 +63,7 @@ class IndexDirectory:
         Raises:
             UnknownTable, UnknownVectorType, InvalidTableSpec, ConfigError: as ``choose_targets``.
             UnknownTenant: the tenant is being removed.
+            TenantMoved: its vectors are elsewhere by now.
         """
         source = self.table(table)
         pinned = {VectorType(index.vector_type): index for index in self.pinned(tenant, table)}
@@ -103,18 +104,18 @@ class IndexDirectory:
             return
         fields = source.payload_fields()
         with self.workspace.ledger.begin() as connection:
-            # Held while the store makes its place, which a removal must find and erase.
-            lock_active(connection, scope.incarnation)
+            # Held while the store makes its place, which a removal must find and erase, and a move copy.
+            lock_placed(connection, scope)
             # In one order, so that two calls cannot wait for each other's rows.
             for index in sorted(indexes, key=lambda index: index.vector_type):
                 self.store.ensure_index(scope, key_of(index), fields)
                 pin(connection, scope.incarnation, index)
         with self._lock:
-            self._ready.update((scope.incarnation, key_of(index)) for index in indexes)
+            self._ready.update((scope.incarnation, scope.placement, key_of(index)) for index in indexes)
 
     def _is_ready(self, scope: TenantScope, index: PinnedIndex) -> bool:
         with self._lock:
-            return (scope.incarnation, key_of(index)) in self._ready
+            return (scope.incarnation, scope.placement, key_of(index)) in self._ready
 
 
 def key_of(index: PinnedIndex) -> IndexKey:

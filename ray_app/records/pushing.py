@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ray_app.errors import IndexMoved, Overloaded
+from ray_app.errors import IndexMoved, Overloaded, TenantMoved
 from ray_app.metrics.counting import count_outcomes
 from ray_app.metrics.declared import ONLINE
 from ray_app.records.committing import Settled, commit_upsert
@@ -15,6 +15,7 @@ from ray_app.records.planning import IndexUpsert, plan_index
 from ray_app.records.rows import PushedRow, read_rows
 from ray_app.serving.port import Served
 from ray_app.tenants import Tenant, TenantScope
+from ray_app.workspace import IndexReader
 
 #: Times that rows changed by others meanwhile are embedded again in one call.
 ROUNDS: Final = 5
@@ -54,7 +55,7 @@ class Push:
         source = self.directory.table(self.table)
         engine = self.directory.workspace.source
         self.rows = read_rows(engine, source, self.tenant.client_id, rows)
-        readers = self.directory.open(self.tenant, self.scope, self.table, vector_types)
+        readers = self._open(vector_types)
         ledger = self.directory.workspace.ledger
         return [plan_index(ledger, reader, self.rows, self.max_record_tokens) for reader in readers]
 
@@ -71,6 +72,7 @@ class Push:
         try:
             results = commit_upsert(workspace, self.directory.store, self.scope, upserts, served)
         except IndexMoved:
+            self.scope = workspace.registry.scope(self.tenant)
             return self._next_round([self._planned_anew(upsert) for upsert in upserts])
         again = []
         for upsert, result, answer in zip(upserts, results, served, strict=True):
@@ -84,10 +86,18 @@ class Push:
                 )
         return self._next_round(again)
 
+    def _open(self, vector_types: Iterable[str] | None) -> list[IndexReader]:
+        kinds = None if vector_types is None else list(vector_types)
+        while True:
+            # Each time it raises, somebody has moved the tenant: seldom twice, never for ever.
+            try:
+                return self.directory.open(self.tenant, self.scope, self.table, kinds)
+            except TenantMoved:
+                self.scope = self.directory.workspace.registry.scope(self.tenant)
+
     def _planned_anew(self, upsert: IndexUpsert) -> IndexUpsert:
-        """The upsert in the space that its index is in by now."""
-        kinds = [upsert.reader.index.vector_type]
-        (reader,) = self.directory.open(self.tenant, self.scope, self.table, kinds)
+        """The upsert in the space and the place that its index is in by now."""
+        (reader,) = self._open([upsert.reader.index.vector_type])
         return plan_index(self.directory.workspace.ledger, reader, upsert.rows, self.max_record_tokens)
 
     def _next_round(self, again: list[IndexUpsert]) -> list[IndexUpsert]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from ray_app.db import ledger, records
 from ray_app.db.casting import MAX_ID_CHARS, cast_id
+from ray_app.db.fences import lock_placed
 from ray_app.db.generations import Generation, admit, pass_gates
 from ray_app.db.records import StoredRecord
-from ray_app.db.registry import lock_active
 from ray_app.errors import IndexMoved, InputError, UnknownRecord
 from ray_app.metrics.counting import count_records
 from ray_app.metrics.declared import ONLINE
@@ -98,22 +97,24 @@ def delete_record(
     """
     record = spelled_id(directory, table, record_id)
     while True:
-        # Each time it raises, somebody has changed a model: seldom twice, never for ever.
-        with suppress(IndexMoved):
+        # Each time it raises, somebody has changed a model or moved the tenant: seldom twice, never for ever.
+        try:
             return record, _delete(directory, tenant, scope, table, record)
+        except IndexMoved:
+            scope = directory.workspace.registry.scope(tenant)
 
 
 def _delete(directory: IndexDirectory, tenant: Tenant, scope: TenantScope, table: str, record: str) -> int:
-    """Raises IndexMoved when an index is in another space than it was a moment ago."""
+    """Raises IndexMoved when an index is in another space, or the tenant elsewhere, than a moment ago."""
     indexes = directory.pinned(tenant, table)
     generations = [Generation.of(scope.incarnation, index) for index in indexes]
     deleted, records_gone = 0, 0
     with directory.workspace.ledger.begin() as connection:
         pass_gates(connection, generations)
         records.lock_records(connection, scope.incarnation, table, [record])
-        lock_active(connection, scope.incarnation)
+        lock_placed(connection, scope)
         for index, generation in zip(indexes, generations, strict=True):
-            standing = admit(connection, generation)
+            beside = admit(connection, generation)
             where = (scope.incarnation, table, index.vector_type, index.space.space_id)
             entry = ledger.entries(connection, *where, [record]).get(record)
             chunks = entry.chunks if entry else 0
@@ -127,8 +128,7 @@ def _delete(directory: IndexDirectory, tenant: Tenant, scope: TenantScope, table
             )
             store_points(directory.store, scope, key_of(index), part)
             ledger.write_part(connection, scope, index.space, part, charge=False)
-            if standing is not None:
-                follow_part(connection, directory.store, scope, standing, part)
+            follow_part(connection, directory.store, scope, beside, part)
             deleted += chunks
             records_gone += entry is not None
     count_records(ONLINE, table, "", Counts(deleted=records_gone))

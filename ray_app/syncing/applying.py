@@ -14,8 +14,8 @@ from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
 from ray_app.db import ledger, records
+from ray_app.db.fences import lock_placed
 from ray_app.db.generations import admit, pass_gates
-from ray_app.db.registry import lock_active
 from ray_app.diff import Sighting
 from ray_app.encoding import item_fault
 from ray_app.errors import Overloaded, ProviderUnavailable
@@ -96,7 +96,7 @@ class Applier:
             DatabaseUnavailable, StoreUnavailable, ProviderUnavailable, Overloaded, BudgetExhausted: some
                 may be in step; do it again.
             UnknownTenant: the tenant is being removed.
-            IndexMoved: the index is in another space by now.
+            IndexMoved: the index is in another space, or the tenant in another place, by now.
         """
         rows = RangeReader(reader, self.workspace.source, self.workspace.ledger, outage_budget=0)
         counts, gone, left = Counts(), set[str](), list(ids)
@@ -162,8 +162,8 @@ def _write(
     with workspace.ledger.begin() as connection:
         pass_gates(connection, [generation])
         records.lock_records(connection, scope.incarnation, part.table, ids)
-        lock_active(connection, scope.incarnation)
-        standing = admit(connection, generation)
+        lock_placed(connection, scope)
+        beside = admit(connection, generation)
         # What has a later version was read, or pushed, after these rows were; it may be older all the same,
         # so the caller reads again and the rows' own times decide.
         newer = records.newer_records(
@@ -172,8 +172,7 @@ def _write(
         left = part.without(newer) if newer else part
         store_points(store, scope, reader.key, left)
         ledger.write_part(connection, scope, index.space, left, charge=False)
-        if standing is not None:
-            follow_part(connection, store, scope, standing, left)
+        follow_part(connection, store, scope, beside, left)
     count_records(ONLINE, part.table, SEVERAL if "," in part.provider else part.provider, part.counts)
     return newer
 

@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ray_app.backfilling import create_sync
 from ray_app.db.indexes import PinnedIndex, list_indexes
-from ray_app.errors import InputError, RowbeamError
+from ray_app.errors import InputError, RowbeamError, TenantMoved
 from ray_app.reports import Counts, JobProgress, JobState
 from ray_app.store.port import VectorStore
 from ray_app.syncing.applying import Applier
@@ -88,8 +88,11 @@ async def _sync_index(
 ) -> Done:
     workspace = applier.workspace
     reader = await applier.in_thread(workspace.reader, tenant, index)
-    scope = await applier.in_thread(workspace.registry.scope, tenant)
-    compared = await IndexSyncer(applier, reader, scope, rules).run(full=full)
+    compared = None
+    while compared is None:
+        scope = await applier.in_thread(workspace.registry.scope, tenant)
+        with suppress(TenantMoved):  # in the middle of it: what is left goes where its vectors are now
+            compared = await IndexSyncer(applier, reader, scope, rules).run(full=full)
     start = compared.start
     watermark = start.mark.mark.watermark if compared.complete else None
     result = IndexSync(index.table, index.vector_type, start.reading, compared.counts, watermark)

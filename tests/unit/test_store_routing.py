@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from uuid import uuid4
 
 import pytest
 
 from ray_app.errors import ConfigError
+from ray_app.launching import open_store_for
 from ray_app.settings import Settings
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store.port import IndexKey
@@ -51,3 +55,37 @@ def test_opening_a_store_imports_no_engine_and_touches_nothing(tmp_path: Path) -
     )
     assert done.stdout == "[]\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_embedded_vectors_are_reached_through_the_cluster_that_has_them_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beside a Qdrant server; and a cluster is joined only when an embedded tenant's call needs it."""
+    joined: list[str] = []
+
+    @contextmanager
+    def connected(settings: Settings) -> Iterator[str]:
+        joined.append("in")
+        yield str(settings.ray_address)
+        joined.append("out")
+
+    class Owned:
+        def __init__(self, settings: Settings) -> None:
+            assert settings.qdrant_url
+
+        def count(self, *_: object) -> int:
+            return 7
+
+        def close(self) -> None:
+            assert joined == ["in"]
+
+    for name, member in (("cluster", connected), ("vector_owner", Owned)):
+        stand_in = ModuleType(f"ray_app.actors.{name}")
+        setattr(stand_in, {"cluster": "connected", "vector_owner": "OwnedStore"}[name], member)
+        monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    settings = Settings(home=tmp_path, qdrant_url="http://127.0.0.1:1", ray_address="127.0.0.1:2")
+    with open_store_for(settings) as store:
+        assert joined == []
+        assert store.count(tenant(Placement.EMBEDDED), INDEX) == 7
+    assert joined == ["in", "out"]
+    assert not (tmp_path / "edge").exists()
