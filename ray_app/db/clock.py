@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 #: How far a time may be ahead of the ledger's clock and still be believed: clocks of applications differ.
 AHEAD: Final = timedelta(minutes=10)
@@ -27,3 +27,10 @@ def now(connection: Connection) -> datetime:
     """What the database's clock shows."""
     moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
     return moment
+
+
+def left_of(engine: Engine, since: datetime, seconds: float) -> float:
+    """What is left of ``seconds`` from ``since`` on: all of them where the clock was set back before it."""
+    with engine.connect() as connection:
+        elapsed = (now(connection) - since).total_seconds()
+    return seconds - min(max(elapsed, 0.0), seconds)

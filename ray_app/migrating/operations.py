@@ -238,9 +238,7 @@ class Migrations:
                 return
         if row.switched_at is not None:
             # Searches that had looked up the former binding end first.
-            with workspace.ledger.connect() as connection:
-                elapsed = (clock.now(connection) - row.switched_at).total_seconds()
-            time.sleep(self._grace - min(max(elapsed, 0.0), self._grace))
+            time.sleep(clock.left_of(workspace.ledger, row.switched_at, self._grace))
         with self._open_store() as store:
             switching.drop(workspace, store, tenant, row)
 

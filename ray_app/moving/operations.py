@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from typing import TypeAlias
 
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from ray_app.db import generations, ledger
+from ray_app.db import clock, generations, ledger
 from ray_app.db.fences import lock_placed
 from ray_app.db.indexes import list_indexes
 from ray_app.db.moves import due_names, find_move
@@ -181,8 +180,7 @@ class Moves:
         if switching.leave(self._workspace, owner, step) is Stage.DROPPING:
             if before is not None and before.switched_at is not None:
                 # Searches that had looked up the former place end first.
-                age = (datetime.now(UTC) - before.switched_at).total_seconds()
-                time.sleep(max(0.0, self._grace - age))
+                time.sleep(clock.left_of(self._workspace.ledger, before.switched_at, self._grace))
             with self._open_store() as store:
                 switching.drop(self._workspace, store, owner)
         return self.status(tenant)

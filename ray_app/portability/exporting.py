@@ -20,7 +20,7 @@ from ray_app.db.audits import LedgerPoint
 from ray_app.db.copies import LedgerCopy
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.db.records import lock_records
-from ray_app.errors import ConflictError, IndexMoved
+from ray_app.errors import ConflictError, IndexMoved, TenantMoved
 from ray_app.portability import manifests
 from ray_app.portability.folders import create, digest, new_folder, written
 from ray_app.portability.manifests import ExportManifest, FileEntry, IndexEntry, SpaceEntry
@@ -52,7 +52,7 @@ def export_tenant(
 
     Raises:
         ConflictError: ``out`` exists, or the tenant has no index.
-        IndexMoved: an index changed its model meanwhile.
+        IndexMoved, TenantMoved: an index changed its model, or the tenant its place, meanwhile.
         InputError: the folder cannot be written.
         UnknownTenant: the tenant was removed meanwhile.
         StoreUnavailable, DatabaseUnavailable.
@@ -69,7 +69,8 @@ def export_tenant(
                 _IndexExport(workspace, store, scope, index).write(draft, number)
                 for number, index in enumerate(pinned.values())
             )
-        workspace.registry.scope(tenant)
+        if workspace.registry.scope(tenant) != scope:
+            raise TenantMoved(f"{tenant.name} was moved to another place meanwhile.", hint="Try again.")
         if not list_indexes(workspace.ledger, tenant.incarnation).items() >= pinned.items():
             raise IndexMoved(f"An index of {tenant.name} changed its model meanwhile.", hint="Try again.")
         manifest = ExportManifest(

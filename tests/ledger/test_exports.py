@@ -309,19 +309,33 @@ def test_a_row_that_was_touched_is_in_step(source: Place, tmp_path: Path) -> Non
     assert (index.records, index.left_out) == (ROWS, 0)
 
 
-def test_an_index_that_moves_meanwhile_is_not_exported(
-    source: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (
+            (
+                "INSERT INTO rowbeam.spaces (space_id, spec)"
+                " SELECT 'other', jsonb_set(spec, '{revision}', '\"other\"') FROM rowbeam.spaces LIMIT 1"
+            ),
+            "UPDATE rowbeam.indexes SET space_id = 'other'",
+        ),
+        ("UPDATE rowbeam.tenants SET placement = 'pooled'",),
+    ],
+    ids=["model", "place"],
+)
+def test_what_moves_meanwhile_is_not_exported(
+    source: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: tuple[str, ...]
 ) -> None:
     real = source.store.copies_of
 
     def moved(*arguments: Any) -> Any:
-        source.sql(
-            "INSERT INTO rowbeam.spaces (space_id, spec)"
-            " SELECT 'other', jsonb_set(spec, '{revision}', '\"other\"') FROM rowbeam.spaces LIMIT 1"
-        )
-        source.sql("UPDATE rowbeam.indexes SET space_id = 'other'")
+        if not done:
+            done.append(True)
+            for statement in statements:
+                source.sql(statement)
         return real(*arguments)
 
+    done: list[bool] = []
     monkeypatch.setattr(source.store, "copies_of", moved)
     with pytest.raises(IndexMoved):
         source.export(tmp_path / "out")
