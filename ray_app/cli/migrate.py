@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ray_app.cli.actions import Action
 from ray_app.cli.jobs import TypesOption, split_names
 from ray_app.cli.output import FAILED, INTERRUPTED, OK, USAGE, AsJson, emit, note, show_fault
 from ray_app.cli.tenants import TenantOption
@@ -15,16 +15,6 @@ from ray_app.reports import JobState
 
 if TYPE_CHECKING:
     from ray_app.app import Rowbeam
-
-
-class Action(StrEnum):
-    """What is asked for beside a change itself."""
-
-    PLAN = "plan"
-    STATUS = "status"
-    ROLLBACK = "rollback"
-    ABORT = "abort"
-    FINISH = "finish"
 
 
 def migrate(

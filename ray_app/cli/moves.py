@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ray_app.cli.actions import Action
 from ray_app.cli.output import INTERRUPTED, OK, USAGE, AsJson, emit, note, show_fault
 from ray_app.cli.tenants import Name
 from ray_app.tenants import Placement
 
 if TYPE_CHECKING:
     from ray_app.app import Rowbeam
-
-
-class Action(StrEnum):
-    """What is asked for beside a move itself."""
-
-    PLAN = "plan"
-    STATUS = "status"
-    ROLLBACK = "rollback"
-    ABORT = "abort"
-    FINISH = "finish"
 
 
 def move(
