@@ -13,6 +13,7 @@ from typing import Final
 import ray
 from ray._private import ray_constants
 from ray._private.state import available_resources_per_node
+from ray._raylet import AuthenticationTokenLoader
 
 from ray_app.errors import RayUnavailable, SettingsMismatch
 from ray_app.settings import Settings
@@ -72,6 +73,8 @@ def connected(settings: Settings) -> Iterator[str]:
 
 
 def _init(settings: Settings) -> None:
+    # Ray reads its token once in the life of a process. This one may have been in a cluster with another.
+    AuthenticationTokenLoader.instance().reset_cache()
     common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
     if settings.ray_address:
         if settings.ray_address.startswith(f"{HOST}:"):

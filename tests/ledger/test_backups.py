@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ray_app.errors import ConflictError, InputError, StoreUnavailable
-from ray_app.onboarding import remove_tenant
+from ray_app.offboarding.removing import remove_tenant
 from ray_app.portability import restoring
 from ray_app.portability.backups import back_up
 from ray_app.portability.reports import BackupReport, RestoreReport

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, select
 
-from ray_app.db.registry import TenantRegistry, lock_active
+from ray_app.db.fences import lock_active
+from ray_app.db.registry import TenantRegistry
 from ray_app.db.schema import api_keys
 from ray_app.errors import AuthError, InputError, TenantExists, UnknownTenant
 from ray_app.tenants import Placement
