@@ -20,6 +20,7 @@ from ray_app.db.jobs import take_job
 from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress
 from ray_app.errors import InputError, RowbeamError
+from ray_app.leaving import leave
 from ray_app.logs import configure_logs, logging_for
 from ray_app.reports import JobState
 from ray_app.settings import Settings, export_environment
@@ -119,4 +120,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ray_app.app import Rowbeam
 from ray_app.cli.output import to_json
 from ray_app.errors import RowbeamError
+from ray_app.leaving import leave
 from ray_app.logs import configure_logs
 from ray_app.reconciling.operation import GRACE, SHARE, Repair
 from ray_app.settings import Settings
@@ -52,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

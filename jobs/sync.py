@@ -17,6 +17,7 @@ from ray_app.db.migrate import ensure_migrated
 from ray_app.db.progress import job_progress
 from ray_app.errors import RowbeamError
 from ray_app.launching import open_store_for
+from ray_app.leaving import leave
 from ray_app.logs import configure_logs
 from ray_app.reports import JobProgress
 from ray_app.settings import Settings, export_environment
@@ -89,4 +90,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

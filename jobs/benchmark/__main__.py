@@ -19,6 +19,7 @@ from jobs.benchmark.parts import PARTS, add_common_arguments, load_part, run_in_
 from jobs.benchmark.plot import draw
 from ray_app.cli.output import FAILED, emit_json, note, show, show_error
 from ray_app.errors import RowbeamError
+from ray_app.leaving import leave
 from ray_app.settings import Settings
 
 
@@ -139,4 +140,4 @@ def _first_line(text: str | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

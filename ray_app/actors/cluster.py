@@ -13,7 +13,7 @@ from typing import Final
 import ray
 from ray._private import ray_constants
 from ray._private.state import available_resources_per_node
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # of its extension module
 
 from ray_app.errors import RayUnavailable, SettingsMismatch
 from ray_app.settings import Settings

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import time
 import traceback
 from collections.abc import Sequence
 
+from ray_app.leaving import leave
 from tests.faults.plan import Kind, Run, plan
 
 RUNS = 50
@@ -66,4 +66,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
