@@ -130,9 +130,9 @@ def test_a_tenant_on_a_schedule_is_synced_without_an_outbox(site: ServeSite, pla
         )
     assert site.rowbeam("sync", "--tenant", name, "--every", "5")["every_seconds"] == 5
     wait_for(lambda: "40" in platform.found("quiet entry"), 60)
-    assert site.rowbeam("sync", "--status")["schedules"] == {name: 5}
+    assert site.rowbeam("sync", "--status")["schedules"][name] == 5
     site.rowbeam("sync", "--tenant", name, "--every", "0")
-    assert site.rowbeam("sync", "--status")["schedules"] == {}
+    assert name not in site.rowbeam("sync", "--status")["schedules"]
 
 
 def test_sync_from_the_command_line_says_what_it_did(site: ServeSite, platform: Platform) -> None:
