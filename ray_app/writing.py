@@ -6,7 +6,7 @@ the ledger does not know; the range is done again, and deterministic ids make th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -118,7 +118,7 @@ class PartWriter:
     def _store_points(self, connection: Connection, space: EmbeddingSpace, part: Part) -> tuple[Part, Beside]:
         """Write the points; answers what of the part was written, and what has to learn of it."""
         incarnation, ids = self._scope.incarnation, part.written_records
-        beside = enter(connection, self._scope, generation_of(self._scope, part), ids)
+        (beside,) = enter(connection, self._scope, part.table, [generation_of(self._scope, part)], ids)
         newer = records.newer_records(
             connection, incarnation, part.table, part.vector_type, part.space_id, ids, part.version
         )
@@ -133,23 +133,29 @@ class PartWriter:
 
 
 def enter(
-    connection: Connection, scope: TenantScope, generation: Generation, record_ids: Iterable[str]
-) -> Beside:
-    """Take what who writes these records holds until the transaction ends; answers what has to learn of it.
+    connection: Connection,
+    scope: TenantScope,
+    table: str,
+    generations: Sequence[Generation],
+    record_ids: Iterable[str],
+) -> list[Beside]:
+    """Take what who writes these records of a table holds until the transaction ends.
+
+    Answers, for each of its ``generations`` that are written, what has to learn of it.
 
     Points of a tenant that is being removed or moved cannot land after its purge or the switch then, and no
     push can come between what is compared and what is written.
 
     Raises:
-        IndexMoved: nobody may write this generation any more.
+        IndexMoved: nobody may write one of the generations any more.
         TenantMoved: the tenant's vectors are in another place than ``scope`` has them.
         UnknownTenant: the tenant is being removed.
     """
-    pass_gates(connection, [generation])
+    pass_gates(connection, generations)
     if ids := list(record_ids):
-        records.lock_records(connection, generation.incarnation, generation.table, ids)
+        records.lock_records(connection, scope.incarnation, table, ids)
     lock_placed(connection, scope)
-    return admit(connection, generation)
+    return [admit(connection, generation) for generation in generations]
 
 
 def generation_of(scope: TenantScope, part: Part) -> Generation:

@@ -8,7 +8,6 @@ that come one after the other cannot keep the switch waiting for ever.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from ray_app.db.indexes import PinnedIndex, list_indexes
+from ray_app.db.locks import lock_key
 from ray_app.db.schema import index_changes, index_migrations, indexes, jobs, spaces, tenant_moves
 from ray_app.errors import IndexMoved
 from ray_app.migrating.states import Stage
@@ -55,7 +55,7 @@ class Generation:
     def gate(self) -> int:
         """The key of its advisory lock."""
         name = f"rowbeam:gate:{self.incarnation}:{self.space_id}:{self.vector_type}:{self.table}"
-        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+        return lock_key(name)
 
     @classmethod
     def of(cls, incarnation: UUID, index: PinnedIndex) -> Generation:

@@ -136,6 +136,19 @@ def record_count(
     return int(connection.scalar(query) or 0)
 
 
+def sample_records(
+    connection: Connection, incarnation: UUID, table: str, vector_type: str, space_id: str, size: int
+) -> list[str]:
+    """Up to ``size`` records of the index from all over it, the same ones every time."""
+    query = (
+        select(qdrant_vectors.c.record_id)
+        .where(of_index(incarnation, table, vector_type, space_id), qdrant_vectors.c.chunk == 0)
+        .order_by(func.md5(qdrant_vectors.c.record_id))
+        .limit(size)
+    )
+    return list(connection.scalars(query))
+
+
 def point_count(
     connection: Connection, incarnation: UUID, table: str, vector_type: str, space_id: str
 ) -> int:

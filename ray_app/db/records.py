@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Connection, Text, delete, func, literal, select, update
 
+from ray_app.db.locks import lock_key
 from ray_app.db.schema import dead_letters, qdrant_vectors
 
 #: Locks of one table's records; more let more pushes pass each other, fewer make one push cheaper.
@@ -44,7 +45,7 @@ def lock_records(connection: Connection, incarnation: UUID, table: str, record_i
 def _stripe(incarnation: UUID, table: str, record_id: str) -> int:
     stripe = hashlib.blake2b(record_id.encode(), digest_size=8).digest()[0] % STRIPES
     name = f"rowbeam:records:{incarnation}:{stripe}:{table}"
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+    return lock_key(name)
 
 
 def newer_records(

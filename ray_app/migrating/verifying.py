@@ -6,12 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import func, select
-
 from ray_app.db import dead_letters, ledger
 from ray_app.db.generations import Generation
 from ray_app.db.indexes import PinnedIndex
-from ray_app.db.schema import qdrant_vectors
 from ray_app.errors import ConfigError, ItemError
 from ray_app.migrating.following import Follower
 from ray_app.migrating.reports import Verification
@@ -118,16 +115,10 @@ def _key(target: Target) -> Generation:
 
 def _sample(workspace: Workspace, target: Target, size: int) -> dict[str, str]:
     """The first chunk of the texts of ``size`` records of the generation, the same ones every time."""
-    reader, vectors, key = target.reader, qdrant_vectors.c, _key(target)
-    mine = ledger.of_index(key.incarnation, key.table, key.vector_type, key.space_id)
-    query = (
-        select(vectors.record_id)
-        .where(mine, vectors.chunk == 0)
-        .order_by(func.md5(vectors.record_id))
-        .limit(size)
-    )
+    reader, key = target.reader, _key(target)
+    where = (key.incarnation, key.table, key.vector_type, key.space_id)
     with workspace.ledger.connect() as connection:
-        ids = list(connection.scalars(query))
+        ids = ledger.sample_records(connection, *where, size)
     with workspace.source.connect() as connection:
         rows = list(reader.source.read_ids(connection, reader.tenant.client_id, ids)) if ids else []
     texts = {row.record_id: render(reader.comparer.rule, row.values) for row in rows}

@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
-
 from ray_app.db import ledger
-from ray_app.db.schema import qdrant_vectors
 from ray_app.moving.copying import IndexCopier, Looked, Places, step
 from ray_app.moving.reports import PlaceVerification
 from ray_app.records.directory import key_of
@@ -82,17 +79,10 @@ def _search(
 
 def _records(workspace: Workspace, copier: IndexCopier, size: int) -> Sequence[str]:
     """The same ones every time."""
-    gate, vectors = copier.gate, qdrant_vectors.c
-    query = (
-        select(vectors.record_id)
-        .where(
-            ledger.of_index(gate.incarnation, gate.table, gate.vector_type, gate.space_id), vectors.chunk == 0
-        )
-        .order_by(func.md5(vectors.record_id))
-        .limit(max(size, 0))
-    )
+    gate = copier.gate
+    where = (gate.incarnation, gate.table, gate.vector_type, gate.space_id)
     with workspace.ledger.connect() as connection:
-        return connection.scalars(query).all()
+        return ledger.sample_records(connection, *where, max(size, 0))
 
 
 def _search_one(

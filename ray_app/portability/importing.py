@@ -181,7 +181,7 @@ class _Import:
         points = self._read(work, key)
         records = list(dict.fromkeys(each.row.record_id for each in points))
         with self._workspace.ledger.begin() as connection:
-            beside = enter(connection, self._scope, generation, records)
+            (beside,) = enter(connection, self._scope, key.table, [generation], records)
             # The index was empty: who has written a record of it since then knows better.
             newer = copies.known_records(connection, place, records)
             new = [each for each in points if each.row.record_id not in newer]

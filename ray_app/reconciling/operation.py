@@ -166,7 +166,7 @@ def _mend_index(workspace: Workspace, store: VectorStore, state: IndexState) -> 
         seen = [(record, chunk) for record in records for chunk in state.verdicts[record].chunks]
         with workspace.ledger.begin() as connection:
             generation = Generation(*survey.place)
-            beside = enter(connection, scope, generation, records)
+            (beside,) = enter(connection, scope, survey.key.table, [generation], records)
             # Judged again: what was written since is not to be undone.
             now = survey.judge_locked(connection, records, seen)
             spoiled = [r for r, verdict in now.items() if verdict.kind in (Kind.MISSING, Kind.STALE)]

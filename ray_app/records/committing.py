@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection
 
 from ray_app.db import clock, ledger, records
-from ray_app.db.fences import lock_placed
-from ray_app.db.generations import Generation, admit, pass_gates
+from ray_app.db.generations import Generation
 from ray_app.encoding import item_fault
 from ray_app.parts import Fault, Part, PartKey
 from ray_app.records.planning import IndexUpsert, Known, Outcome, Verdict, Wanted, judge, look_up
@@ -19,7 +18,7 @@ from ray_app.serving.port import Served
 from ray_app.store.port import VectorStore
 from ray_app.tenants import TenantScope
 from ray_app.workspace import Workspace
-from ray_app.writing import follow_part, store_points
+from ray_app.writing import enter, follow_part, store_points
 
 #: No job wrote these.
 _NO_PART = PartKey("", 0, 0, None, None)
@@ -68,10 +67,7 @@ def commit_upsert(
     ids = sorted({row.record_id for upsert in upserts for row in upsert.rows})
     generations = [Generation.of(scope.incarnation, upsert.reader.index) for upsert in upserts]
     with workspace.ledger.begin() as connection:
-        pass_gates(connection, generations)
-        records.lock_records(connection, scope.incarnation, table, ids)
-        lock_placed(connection, scope)
-        beside = [admit(connection, generation) for generation in generations]
+        beside = enter(connection, scope, table, generations, ids)
         version = clock.next_version(connection)
         drafts = [
             _draft(connection, scope, upsert, answer, version)

@@ -7,8 +7,7 @@ from datetime import datetime
 
 from ray_app.db import ledger, records
 from ray_app.db.casting import MAX_ID_CHARS, cast_id
-from ray_app.db.fences import lock_placed
-from ray_app.db.generations import Generation, admit, pass_gates
+from ray_app.db.generations import Generation
 from ray_app.db.records import StoredRecord
 from ray_app.errors import IndexMoved, InputError, UnknownRecord
 from ray_app.metrics.counting import count_records
@@ -17,7 +16,7 @@ from ray_app.parts import Part, PartKey
 from ray_app.records.directory import IndexDirectory, key_of
 from ray_app.reports import Counts
 from ray_app.tenants import Tenant, TenantScope
-from ray_app.writing import follow_part, store_points
+from ray_app.writing import enter, follow_part, store_points
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,8 @@ def _delete(directory: IndexDirectory, tenant: Tenant, scope: TenantScope, table
     generations = [Generation.of(scope.incarnation, index) for index in indexes]
     deleted, records_gone = 0, 0
     with directory.workspace.ledger.begin() as connection:
-        pass_gates(connection, generations)
-        records.lock_records(connection, scope.incarnation, table, [record])
-        lock_placed(connection, scope)
-        for index, generation in zip(indexes, generations, strict=True):
-            beside = admit(connection, generation)
+        entered = enter(connection, scope, table, generations, [record])
+        for index, beside in zip(indexes, entered, strict=True):
             where = (scope.incarnation, table, index.vector_type, index.space.space_id)
             entry = ledger.entries(connection, *where, [record]).get(record)
             chunks = entry.chunks if entry else 0

@@ -44,13 +44,29 @@ class AuditedStore(ABC):
     def points_of(
         self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
     ) -> list[StoredPoint]:
+        return [payload.as_stored(found) for found in self._of_keys(scope, index, keys, names=_KEYS)]
+
+    def _of_keys(
+        self,
+        scope: TenantScope,
+        index: IndexKey,
+        keys: Sequence[tuple[str, int]],
+        *,
+        names: Sequence[str] = payload.AUDIT_KEYS,
+        vectors: Sequence[str] = (),
+    ) -> list[Found]:
+        """The points of (record_id, chunk) ``keys``, with payload keys ``names`` and these ``vectors``.
+
+        By id in a filter, beside the tenant: fetched by id alone, a point comes whoever's it is.
+        """
+        ids = [payload.point_key(scope, index, record, chunk) for record, chunk in keys]
         partition = payload.partition_of(scope, index)
-        points: list[StoredPoint] = []
-        for cut in cut_ids([payload.point_key(scope, index, record, chunk) for record, chunk in keys]):
+        points: list[Found] = []
+        for cut in cut_ids(ids):
             where = Where(scope.incarnation, partition, cut)
-            page, _ = self._page(scope, index.space, where, None, len(cut), keys=_KEYS)
+            page, _ = self._page(scope, index.space, where, None, len(cut), vectors=vectors, keys=names)
             payload.check_tenant(scope, page)
-            points += map(payload.as_stored, page)
+            points += page
         return points
 
     def strays(

@@ -13,7 +13,7 @@ from ray_app.errors import InputError
 from ray_app.spaces import EmbeddingSpace
 from ray_app.store import payload
 from ray_app.store.auditing import AuditedStore
-from ray_app.store.filters import Where, cut_ids
+from ray_app.store.filters import Where
 from ray_app.store.payload import Found, NewPoint
 from ray_app.store.port import IndexKey, PointCopy
 from ray_app.store.ranking import MAX_FETCH
@@ -47,14 +47,8 @@ class CopyingStore(AuditedStore):
     def copies_of(
         self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
     ) -> list[PointCopy]:
-        partition = payload.partition_of(scope, index)
-        copies: list[PointCopy] = []
-        for cut in cut_ids([payload.point_key(scope, index, record, chunk) for record, chunk in keys]):
-            where = Where(scope.incarnation, partition, cut)
-            page, _ = self._page(scope, index.space, where, None, len(cut), vectors=_VECTORS, keys=_KEYS)
-            payload.check_tenant(scope, page)
-            copies += map(_copy, page)
-        return copies
+        found = self._of_keys(scope, index, keys, names=_KEYS, vectors=_VECTORS)
+        return [_copy(each) for each in found]
 
     def write_copies(self, scope: TenantScope, index: IndexKey, copies: Sequence[PointCopy]) -> None:
         points = _stamp(scope, index, copies)

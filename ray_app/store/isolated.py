@@ -134,14 +134,7 @@ class IsolatedStore(CopyingStore):
     def stored_vectors(
         self, scope: TenantScope, index: IndexKey, keys: Sequence[tuple[str, int]]
     ) -> dict[tuple[str, int], StoredVector]:
-        ids = [payload.point_key(scope, index, record_id, chunk) for record_id, chunk in keys]
-        partition = payload.partition_of(scope, index)
-        found: list[Found] = []
-        for cut in cut_ids(ids):
-            where = Where(scope.incarnation, partition, cut)
-            page, _ = self._page(scope, index.space, where, None, len(cut), vectors=(payload.VECTOR,))
-            payload.check_tenant(scope, page)
-            found += page
+        found = self._of_keys(scope, index, keys, vectors=(payload.VECTOR,))
         return payload.as_stored_vectors(found)
 
     def count(self, scope: TenantScope, index: IndexKey) -> int:

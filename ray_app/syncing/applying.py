@@ -14,8 +14,6 @@ from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
 from ray_app.db import ledger, records
-from ray_app.db.fences import lock_placed
-from ray_app.db.generations import admit, pass_gates
 from ray_app.diff import Sighting
 from ray_app.encoding import item_fault
 from ray_app.errors import Overloaded, ProviderUnavailable
@@ -30,7 +28,7 @@ from ray_app.serving.usage_log import UsageKey, UsageLog
 from ray_app.store.port import VectorStore
 from ray_app.tenants import TenantScope
 from ray_app.workspace import IndexReader, Workspace
-from ray_app.writing import follow_part, generation_of, store_points
+from ray_app.writing import enter, follow_part, generation_of, store_points
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -160,10 +158,7 @@ def _write(
 ) -> set[str]:
     index, ids, generation = reader.index, part.written_records, generation_of(scope, part)
     with workspace.ledger.begin() as connection:
-        pass_gates(connection, [generation])
-        records.lock_records(connection, scope.incarnation, part.table, ids)
-        lock_placed(connection, scope)
-        beside = admit(connection, generation)
+        (beside,) = enter(connection, scope, part.table, [generation], ids)
         # What has a later version was read, or pushed, after these rows were; it may be older all the same,
         # so the caller reads again and the rows' own times decide.
         newer = records.newer_records(
