@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ray_app.cli.actions import Action
+from ray_app.cli.actions import Action, ask, chosen, clash
 from ray_app.cli.jobs import TypesOption, split_names
 from ray_app.cli.output import FAILED, INTERRUPTED, OK, USAGE, AsJson, emit, note, show_fault
 from ray_app.cli.tenants import TenantOption
@@ -41,14 +41,7 @@ def migrate(
     Searches go on all the while, in one space or the other and never in both. Run it again after it was
     stopped, and it goes on.
     """
-    chosen = {
-        Action.PLAN: plan,
-        Action.STATUS: status,
-        Action.ROLLBACK: rollback,
-        Action.ABORT: abort,
-        Action.FINISH: finish,
-    }
-    actions = [action for action, asked in chosen.items() if asked]
+    actions = chosen(plan=plan, status=status, rollback=rollback, abort=abort, finish=finish)
     action = actions[0] if actions else None
     fault = _misused(actions, table, to)
     if fault:
@@ -77,8 +70,8 @@ def migrate(
 
 
 def _misused(actions: list[Action], table: str | None, to: str | None) -> str | None:
-    if len(actions) > 1:
-        return f"--{actions[0]} and --{actions[1]} do not go together."
+    if fault := clash(actions):
+        return fault
     action = actions[0] if actions else None
     if table is None and action is not Action.STATUS:
         return "Name the table: --table."
@@ -110,10 +103,7 @@ def _confirm(
         Action.ABORT: "Give the change up?",
         Action.FINISH: "Drop the former index? There is no way back afterwards.",
     }[action]
-    if as_json or not sys.stdin.isatty():
-        show_fault("UsageError", "Nobody is there to be asked.", "Say --yes.", as_json=as_json)
-        raise typer.Exit(USAGE)
-    typer.confirm(question, abort=True, err=True)
+    ask(question, as_json=as_json)
 
 
 def _show_plan(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ray_app.cli.actions import Action
+from ray_app.cli.actions import Action, ask, chosen, clash
 from ray_app.cli.output import INTERRUPTED, OK, USAGE, AsJson, emit, note, show_fault
 from ray_app.cli.tenants import Name
 from ray_app.tenants import Placement
@@ -33,14 +33,7 @@ def move(
 
     Searches and writes go on all the while. Run it again after it was stopped, and it goes on.
     """
-    chosen = {
-        Action.PLAN: plan,
-        Action.STATUS: status,
-        Action.ROLLBACK: rollback,
-        Action.ABORT: abort,
-        Action.FINISH: finish,
-    }
-    actions = [action for action, asked in chosen.items() if asked]
+    actions = chosen(plan=plan, status=status, rollback=rollback, abort=abort, finish=finish)
     action = actions[0] if actions else None
     fault = _misused(actions, to)
     if fault:
@@ -66,8 +59,8 @@ def move(
 
 
 def _misused(actions: list[Action], to: Placement | None) -> str | None:
-    if len(actions) > 1:
-        return f"--{actions[0]} and --{actions[1]} do not go together."
+    if fault := clash(actions):
+        return fault
     action = actions[0] if actions else None
     if action in (None, Action.PLAN):
         return "Name the place to move to: --to." if to is None else None
@@ -89,10 +82,7 @@ def _confirm(
         Action.ABORT: "Give the move up?",
         Action.FINISH: "Drop the former place? There is no way back afterwards.",
     }[action]
-    if as_json or not sys.stdin.isatty():
-        show_fault("UsageError", "Nobody is there to be asked.", "Say --yes.", as_json=as_json)
-        raise typer.Exit(USAGE)
-    typer.confirm(question, abort=True, err=True)
+    ask(question, as_json=as_json)
 
 
 def _carry_out(rowbeam: Rowbeam, name: str, to: Placement | None, *, as_json: bool) -> int:

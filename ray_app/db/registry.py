@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, inser
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
-from ray_app.db.fences import retire
 from ray_app.db.schema import api_keys, deployment, tenants
 from ray_app.errors import (
     AuthError,
@@ -230,11 +229,6 @@ class TenantRegistry:
             )
         tenant = _tenant(row)
         return tenant, self._mint(tenant)
-
-    def retire(self, tenant: Tenant) -> None:
-        """No scope of it can be minted from now on; its writers find out at their next batch."""
-        with self._engine.begin() as connection:
-            retire(connection, tenant.incarnation)
 
     def _mint(self, tenant: Tenant) -> TenantScope:
         return TenantScope(tenant.incarnation, tenant.placement, self._store_secret())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, TypeAlias
 
@@ -23,11 +23,10 @@ from ray_app.migrating.states import Stage, Step
 from ray_app.migrating.verifying import verify
 from ray_app.planning import plan_target
 from ray_app.reports import JobProgress, JobState, Plan
-from ray_app.store.port import VectorStore
+from ray_app.store.port import OpenStore, VectorStore
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 
-OpenStore: TypeAlias = Callable[[], AbstractContextManager[VectorStore]]
 OnProgress: TypeAlias = Callable[[JobProgress], None]
 #: Seconds after a switch in which the former generation is not dropped: searches that had looked it up end.
 SEARCH_GRACE: Final = 30.0

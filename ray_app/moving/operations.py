@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TypeAlias
 
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
@@ -28,11 +25,9 @@ from ray_app.moving.reports import (
 )
 from ray_app.moving.states import Stage, Step, follow, refusal
 from ray_app.onboarding import ledger_points
-from ray_app.store.port import VectorStore
+from ray_app.store.port import OpenStore
 from ray_app.tenants import Placement, Tenant
 from ray_app.workspace import Workspace
-
-OpenStore: TypeAlias = Callable[[], AbstractContextManager[VectorStore]]
 
 
 class Moves:

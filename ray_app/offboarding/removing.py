@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 from uuid import UUID
 
 from ray_app.db import erasures, fences
@@ -15,12 +15,11 @@ from ray_app.db.progress import list_jobs
 from ray_app.errors import ConflictError, JobConflict, RowbeamError, UnknownTenant
 from ray_app.offboarding.purging import purge, signing_key
 from ray_app.offboarding.reports import Erasure, ErasureReport, Stage
-from ray_app.store.port import VectorStore
+from ray_app.store.port import OpenStore, VectorStore
 from ray_app.tenants import Tenant, TenantState
 from ray_app.workspace import Workspace
 
 log = logging.getLogger(__name__)
-OpenStore: TypeAlias = Callable[[], AbstractContextManager[VectorStore]]
 #: Seconds that removing a tenant waits for the last part of a job that was just fenced off.
 DRAIN: Final = 60.0
 

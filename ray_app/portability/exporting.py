@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +26,7 @@ from ray_app.portability.manifests import ExportManifest, FileEntry, IndexEntry,
 from ray_app.portability.reports import ExportedIndex, ExportReport
 from ray_app.portability.rows import REPEATED, ExportedPoint, schema_of, to_table
 from ray_app.reconciling.drift import differs
-from ray_app.store.port import IndexKey, PointCopy, StoredPoint, VectorStore
+from ray_app.store.port import IndexKey, OpenStore, PointCopy, StoredPoint, VectorStore
 from ray_app.tenants import Tenant, TenantScope
 from ray_app.text import data_hash
 from ray_app.workspace import Workspace
@@ -41,7 +40,7 @@ _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9_]+")
 
 def export_tenant(
     workspace: Workspace,
-    open_store: Callable[[], AbstractContextManager[VectorStore]],
+    open_store: OpenStore,
     tenant: Tenant,
     out: Path,
 ) -> ExportReport:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,12 +32,11 @@ from ray_app.portability.checking import CheckedExport, IndexFile, check_export
 from ray_app.portability.folders import read_from
 from ray_app.portability.rows import ExportedPoint, from_table
 from ray_app.reports import IMPORT, Counts, JobProgress, JobState
-from ray_app.store.port import IndexKey, VectorStore
+from ray_app.store.port import IndexKey, OpenStore, VectorStore
 from ray_app.tenants import Tenant, TenantScope
 from ray_app.workspace import Workspace
 from ray_app.writing import enter
 
-OpenStore = Callable[[], AbstractContextManager[VectorStore]]
 #: Seconds between two reports of progress.
 _REPORT: Final = 0.5
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,7 +23,7 @@ from ray_app.reconciling.index_survey import JUDGED, IndexSurvey, pieces
 from ray_app.reconciling.reports import DriftCount, Finding, ReconcileReport
 from ray_app.reconciling.survey import IndexState, Survey, survey_tenant
 from ray_app.reports import Counts, JobProgress
-from ray_app.store.port import VectorStore
+from ray_app.store.port import OpenStore, VectorStore
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 from ray_app.writing import enter, follow_part
@@ -37,8 +36,6 @@ GRACE: Final = 600.0
 #: Looks after which a repair is given up: each mends all that was found, and a second what the first left.
 ROUNDS: Final = 4
 _EXAMPLES: Final = 20
-
-OpenStore = Callable[[], AbstractContextManager[VectorStore]]
 
 
 @dataclass(frozen=True)

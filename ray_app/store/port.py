@@ -6,9 +6,10 @@ fields itself, compiles its own filters, and checks every result's tenant before
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -295,3 +296,7 @@ class VectorStore(Protocol):
 
     def close(self) -> None:
         """Release files and connections."""
+
+
+#: Opens the store for as long as the context lasts.
+OpenStore: TypeAlias = Callable[[], AbstractContextManager[VectorStore]]

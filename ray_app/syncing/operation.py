@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from ray_app.backfilling import create_sync
 from ray_app.db.indexes import PinnedIndex, list_indexes
 from ray_app.errors import InputError, RowbeamError, TenantMoved
 from ray_app.reports import Counts, JobProgress, JobState
-from ray_app.store.port import VectorStore
+from ray_app.store.port import OpenStore, VectorStore
 from ray_app.syncing.applying import Applier
 from ray_app.syncing.backend import own_backend
 from ray_app.syncing.comparing import IndexSyncer, Start
@@ -105,7 +105,7 @@ RunJob = Callable[[str], JobProgress]
 
 def sync(
     workspace: Workspace,
-    open_store: Callable[[], AbstractContextManager[VectorStore]],
+    open_store: OpenStore,
     tenant: Tenant,
     run_job: RunJob,
     *,

@@ -15,6 +15,7 @@ from ray_app.db.registry import TenantRegistry
 from ray_app.db.schema import api_keys, tenants
 from ray_app.errors import AuthError, ConflictError, InputError, UnknownKey, UnknownTenant
 from ray_app.tenants import ApiKey, Limits, Placement, Tenant
+from tests.support.retired import retire
 
 
 @pytest.fixture
@@ -172,10 +173,10 @@ def test_a_key_can_be_changed_under_its_own_tenant_only(
 
 
 def test_a_removed_tenant_gets_no_key(
-    registry: TenantRegistry, keys: ApiKeys, acme: tuple[Tenant, ApiKey], opens: Callable[[ApiKey], bool]
+    database: Engine, keys: ApiKeys, acme: tuple[Tenant, ApiKey], opens: Callable[[ApiKey], bool]
 ) -> None:
     tenant, key = acme
-    registry.retire(tenant)
+    retire(database, tenant)
     for change in (keys.add, lambda owner: keys.rotate(owner, key.key_id)):
         with pytest.raises(UnknownTenant):
             change(tenant)
@@ -230,8 +231,10 @@ def test_a_limit_that_cannot_be_is_refused_and_nothing_changes(
     assert stored_limits(database) == {"tokens_per_minute": 7}
 
 
-def test_limits_of_nobody_cannot_be_set(registry: TenantRegistry, acme: tuple[Tenant, ApiKey]) -> None:
-    registry.retire(acme[0])
+def test_limits_of_nobody_cannot_be_set(
+    registry: TenantRegistry, acme: tuple[Tenant, ApiKey], database: Engine
+) -> None:
+    retire(database, acme[0])
     for name in ("acme", "nobody", "no\x00body"):
         with pytest.raises(UnknownTenant):
             registry.set_limits(name, {"concurrent_requests": 3})

@@ -26,6 +26,7 @@ from ray_app.spaces import VectorType
 from ray_app.store.port import IndexKey
 from ray_app.writing import PartWriter, store_points
 from tests.support.parts_site import TABLE, Site
+from tests.support.retired import retire
 
 
 def test_rows_become_points_and_the_ledger_says_the_same(site: Site) -> None:
@@ -290,7 +291,7 @@ def test_writers_of_a_removed_tenant_are_fenced_off_before_they_write(site: Site
     scope = site.workspace.registry.scope(site.tenant)
     writer = PartWriter(scope, site.store, site.workspace.ledger, outage_budget=0)
     encoded = encode_part(parts[0], site.workspace.providers.provider_for(pinned.space))
-    site.workspace.registry.retire(site.tenant)
+    retire(site.workspace.ledger, site.tenant)
     with pytest.raises(UnknownTenant):
         writer.write(encoded, pinned.space)
     site.store.ensure_index(scope, IndexKey(TABLE, "content", pinned.space), ())
@@ -305,7 +306,7 @@ def test_new_columns_of_a_removed_tenant_are_fenced_off_too(site: Site) -> None:
     (part,) = (part for part in site.parts(job) if part.refreshes)
     index = list_indexes(site.workspace.ledger, site.tenant.incarnation)[TABLE, VectorType.CONTENT]
     scope = site.workspace.registry.scope(site.tenant)
-    site.workspace.registry.retire(site.tenant)
+    retire(site.workspace.ledger, site.tenant)
     with pytest.raises(UnknownTenant):
         PartWriter(scope, site.store, site.workspace.ledger, outage_budget=0).write(part, index.space)
     (point,) = site.store.scroll(scope, IndexKey(TABLE, "content", index.space))

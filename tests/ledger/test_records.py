@@ -42,6 +42,7 @@ from ray_app.tenants import Placement
 from ray_app.workspace import Workspace
 from ray_app.writing import PartWriter
 from tests.support.pushes import TABLE, PushSite
+from tests.support.retired import retire
 
 NUMBERS = count(1)
 LONG = " ".join(f"word{number}" for number in range(600))  # three chunks
@@ -310,7 +311,7 @@ def _once(site: PushSite, row: dict[str, Any]) -> None:
 
 def test_nothing_is_written_for_a_tenant_that_is_removed_meanwhile(site: PushSite) -> None:
     site.push({"id": 1, "summary": "x"})
-    site.meanwhile = lambda: site.workspace.registry.retire(site.tenant)
+    site.meanwhile = lambda: retire(site.workspace.ledger, site.tenant)
     with pytest.raises(UnknownTenant):
         site.push({"id": 2, "summary": "y"})
     assert list(site.snippets()) == ["1"]
@@ -468,7 +469,7 @@ def test_two_tables_and_twin_tenants_keep_apart(site: PushSite) -> None:
 def test_a_push_of_a_stale_tenant_value_is_refused(site: PushSite) -> None:
     """A scope of an incarnation that is gone writes nothing, whatever the tenant's name is now."""
     scope = site.workspace.registry.scope(site.tenant)
-    site.workspace.registry.retire(site.tenant)
+    retire(site.workspace.ledger, site.tenant)
     push = Push(site.directory, replace(site.tenant), scope, TABLE, max_record_tokens=100)
     with pytest.raises(UnknownTenant):
         push.begin([{"id": 1, "summary": "x"}])

@@ -8,6 +8,7 @@ from ray_app.db.registry import TenantRegistry
 from ray_app.db.schema import api_keys
 from ray_app.errors import AuthError, InputError, TenantExists, UnknownTenant
 from ray_app.tenants import Placement
+from tests.support.retired import retire
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_retired_tenant_has_no_scope_no_key_and_no_writers(
     registry: TenantRegistry, database: Engine
 ) -> None:
     tenant, key = registry.create("acme", 1, Placement.EMBEDDED)
-    registry.retire(tenant)
+    retire(database, tenant)
     with pytest.raises(UnknownTenant):
         registry.scope(tenant)
     with pytest.raises(AuthError):
@@ -91,7 +92,7 @@ def test_a_tenant_created_again_is_another(registry: TenantRegistry, database: E
     from ray_app.db.schema import tenants
 
     first, first_key = registry.create("acme", 1, Placement.EMBEDDED)
-    registry.retire(first)
+    retire(database, first)
     with database.begin() as connection:
         connection.execute(update(tenants).values(state="deleted"))
     second, _ = registry.create("acme", 1, Placement.EMBEDDED)
