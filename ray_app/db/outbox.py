@@ -178,20 +178,21 @@ _LANES: Final = text(
     SELECT client_id, table_name FROM lanes
     """
 )
+# As an array the choice is made once, before the update. Joined to it, Postgres may make it again for each
+# entry it looks at, and every time finds others free: a claim then takes the whole lane.
 _CLAIM: Final = text(
     """
-    UPDATE rowbeam.outbox AS entry
+    UPDATE rowbeam.outbox
     SET claim = :claim, held_until = clock_timestamp() + :lease, attempts = attempts + 1
-    FROM (
+    WHERE client_id = :client AND table_name = :table AND id = ANY (ARRAY(
         SELECT id FROM rowbeam.outbox
         WHERE client_id = :client AND table_name = :table
             AND (held_until IS NULL OR held_until <= clock_timestamp()
                 -- Nobody holds one for so long: the clock has been set back since.
                 OR held_until > clock_timestamp() + :ahead)
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-    ) AS free
-    WHERE entry.client_id = :client AND entry.table_name = :table AND entry.id = free.id
-    RETURNING entry.id, entry.record_id, entry.attempts
+    ))
+    RETURNING id, record_id, attempts
     """
 )
 _ADD: Final = text(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import timedelta
+from uuid import uuid4
 
+import pytest
+
+from ray_app.db.outbox import Lane, Outbox
 from ray_app.errors import ProviderUnavailable
 from ray_app.serving.port import EmbedCall
 from ray_app.tenants import Placement
@@ -86,6 +90,21 @@ def test_two_drainers_share_five_thousand_changes_without_doubling_any(
     assert len(set(backend.texts)) == 1_500
     assert len(backend.texts) <= 1_500 + 2 * 200
     changing.check_exact()
+
+
+@pytest.mark.parametrize("counted", [False, True], ids=["never counted", "counted while empty"])
+def test_a_claim_takes_no_more_than_it_was_asked_to(changing: SyncSite, counted: bool) -> None:
+    # Postgres plans by what it last counted; the rows that came since must not change what a claim means.
+    changing.install()
+    if counted:
+        changing.sql("ANALYZE rowbeam.outbox")
+    rows = "SELECT 1, n, 'row' FROM generate_series(1, 500) n"
+    changing.sql(f"INSERT INTO {TABLE} (client_id, id, title) {rows}")
+    mine, yours = (Outbox(changing.database, uuid4(), timedelta(seconds=30)) for _ in range(2))
+    lane = Lane(1, TABLE)
+    claims = [outbox.claim(lane, 200) for outbox in (mine, yours, mine)]
+    assert [len(claim) for claim in claims] == [200, 200, 100]
+    assert [entry.record_id for claim in claims for entry in claim] == [str(key) for key in range(1, 501)]
 
 
 def test_claims_of_a_drainer_that_was_killed_come_back(changing: SyncSite, backend: CountedBackend) -> None:
