@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from ray_app.db.engine import reason_of
 from ray_app.db.indexes import list_indexes
 from ray_app.db.overview import IndexSince
 from ray_app.db.recent import ChangedRow, RecentRows
@@ -67,7 +68,7 @@ class LagMeter:
                 log.debug("The lag of table %s cannot be told: %s", table, error.message)
             except (DatabaseUnavailable, SQLAlchemyError) as error:
                 REPORT_FAILURES.add(1, "lag")
-                log.warning("The lag of table %s is not known (%s)", table, type(error).__name__)
+                log.warning("The lag of table %s is not known: %s", table, reason_of(error))
             else:
                 if lag is not None:
                     lags[table] = lag

@@ -15,9 +15,11 @@ from threading import Event, Thread
 from typing import Final
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from ray_app import launching
 from ray_app.db import outbox
+from ray_app.db.engine import reason_of
 from ray_app.db.overview import EndedJobs, Overview, read_indexes, read_overview
 from ray_app.errors import DatabaseUnavailable, RowbeamError
 from ray_app.lag import LagMeter
@@ -132,9 +134,9 @@ class Reporter:
                 self._report_ledger()
                 self._sweep()
                 return
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
             metrics.REPORT_FAILURES.add(1, "ledger")
-            log.warning("The ledger cannot be reported on: %s", error.message)
+            log.warning("The ledger cannot be reported on: %s", reason_of(error))
         self._ended = EndedJobs()  # another reports those that end meanwhile
         _forget()
 
@@ -183,9 +185,9 @@ class Reporter:
                 return
             with self._workspace.source.connect() as connection:
                 depth = outbox.depth(connection)
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
             metrics.REPORT_FAILURES.add(1, "outbox")
-            log.warning("The outbox cannot be reported on: %s", error.message)
+            log.warning("The outbox cannot be reported on: %s", reason_of(error))
             return
         metrics.OUTBOX_ENTRIES.set(depth.entries)
         metrics.OUTBOX_AGE.set(depth.oldest)
@@ -199,6 +201,7 @@ def show_overview(overview: Overview) -> None:
     metrics.JOB_HEARTBEAT_AGE.set(overview.oldest_heartbeat)
     metrics.DEAD_LETTERS.replace({(table,): number for table, number in overview.dead_letters.items()})
     metrics.TENANTS.set(overview.tenants)
+    metrics.ERASURE_OVERDUE.set(overview.erasure_overdue)
     metrics.BUDGET_LIMIT.set(float(sum(budget.limit for budget in budgets)))
     metrics.BUDGET_SPENT.set(float(sum(budget.spent for budget in budgets)))
     metrics.BUDGET_LEFT.set(float(sum(budget.left for budget in budgets)))

@@ -7,9 +7,9 @@ from typing import Final
 import psycopg
 from pydantic import SecretStr
 from sqlalchemy import Engine, ExceptionContext, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from ray_app.errors import ConfigError, DatabaseUnavailable
+from ray_app.errors import ConfigError, DatabaseUnavailable, RowbeamError
 from ray_app.settings import Settings
 from ray_app.tracing.database import trace_statements
 
@@ -60,6 +60,14 @@ def _translate(context: ExceptionContext) -> BaseException | None:
         f"Postgres cannot be used: {first_line}.",
         hint="Check that the server runs and that its URL, user and password are right (rowbeam doctor).",
     )
+
+
+def reason_of(error: RowbeamError | SQLAlchemyError) -> str:
+    """What a log may say of it: no statement, and nothing of a row."""
+    if isinstance(error, RowbeamError):
+        return error.message
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    return type(error).__name__ if cause is None else f"Postgres says {type(cause).__name__}"
 
 
 def ledger_engine(settings: Settings) -> Engine:

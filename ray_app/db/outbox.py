@@ -88,7 +88,7 @@ def is_there(engine: Engine) -> bool:
 
 
 def depth(connection: Connection) -> Depth:
-    """Raises SQLAlchemyError when counting takes too long."""
+    """Raises DatabaseUnavailable when counting takes too long."""
     connection.execute(text(f"SET LOCAL statement_timeout = '{_DEPTH_SECONDS}s'"))
     entries, oldest = connection.execute(
         text("SELECT count(*), extract(epoch FROM clock_timestamp() - min(queued_at)) FROM rowbeam.outbox")

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ray_app.db.engine import reason_of
 from ray_app.db.outbox import Entry, Lane, Outbox, is_there
 from ray_app.errors import RowbeamError
 from ray_app.outbox.lanes import Pauses
@@ -94,8 +95,9 @@ class Drainer:
                 more = len(entries) == BATCH
         except (RowbeamError, SQLAlchemyError) as error:
             wait = self._pauses.fail(lane, getattr(error, "retry_after", None) or 0.0)
-            reason = error.message if isinstance(error, RowbeamError) else type(error).__name__
-            log.warning("The outbox's changes of table %s wait for %.0f s: %s", lane.table, wait, reason)
+            log.warning(
+                "The outbox's changes of table %s wait for %.0f s: %s", lane.table, wait, reason_of(error)
+            )
         else:
             self._pauses.succeed(lane)
 
@@ -115,8 +117,8 @@ class Drainer:
             await asyncio.sleep(self._renew_seconds)
             try:
                 await self._applier.in_thread(self._outbox.renew, lane, entries)
-            except RowbeamError as error:
-                log.warning("Claims of the outbox are not renewed: %s", error.message)
+            except (RowbeamError, SQLAlchemyError) as error:
+                log.warning("Claims of the outbox are not renewed: %s", reason_of(error))
 
     async def _work(self, lane: Lane, entries: Sequence[Entry]) -> None:
         if lane.client_id == ALL_CLIENTS:

@@ -69,7 +69,7 @@ async def sync_indexes(
         try:
             done.append(await _sync_index(applier, tenant, index, rules, full=full))
         except RowbeamError as error:
-            log.warning("Table %s is not in step: %s", index.table, error.message)
+            log.warning("Table %s of %s is not in step: %s", index.table, tenant.name, error.message)
             reading = Reading.WHOLE if full else Reading.CHANGES
             failed = IndexSync(index.table, index.vector_type, reading, Counts(), None, error=str(error))
             done.append(Done(index, failed))

@@ -15,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from ray_app.backfilling import create_sync
+from ray_app.db.engine import reason_of
 from ray_app.db.sync_marks import take_due
 from ray_app.errors import JobConflict, RowbeamError
 from ray_app.metrics.declared import SYNCS
@@ -93,8 +96,9 @@ class SyncService:
                 if await self._applier.in_thread(self._lock.hold):
                     await self._drainer.turn()
                     await self._start_due()
-            except RowbeamError as error:
-                log.warning("Nothing is synced for the moment: %s", error.message)
+            except (RowbeamError, SQLAlchemyError) as error:
+                # Also one of ours, such as a right that is missing: it may be mended while this runs.
+                log.warning("Nothing is synced for the moment: %s", reason_of(error))
                 wait = _FAULT_SECONDS
             await asyncio.sleep(wait)
 
@@ -117,8 +121,8 @@ class SyncService:
                 outcome = await self._sync_tenant(name)
         except JobConflict:
             outcome = "job"  # of somebody else's, which reads the same rows; the next sync reads what it left
-        except RowbeamError as error:
-            log.warning("A scheduled sync failed: %s", error.message)
+        except (RowbeamError, SQLAlchemyError) as error:
+            log.warning("The scheduled sync of %s failed: %s", name, reason_of(error))
         finally:
             SYNCS.add(1, outcome)
 

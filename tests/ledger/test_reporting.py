@@ -310,3 +310,17 @@ def test_a_ledger_that_is_gone_is_down_and_nothing_is_said_of_it(
     reporter.report()
     assert metrics.DEPENDENCY_UP.values() == {("ledger",): 0, ("source",): 0, ("store",): 1}
     assert metrics.TENANTS.values() == {}
+
+
+def test_an_outbox_that_cannot_be_read_is_told_of_and_the_ledger_too(
+    site: Site, make_settings: Callable[..., Settings]
+) -> None:
+    site.sql("CREATE TABLE rowbeam.outbox (another_program_uses_the_name int)")
+    grown = Growth(metrics.REPORT_FAILURES)
+    reporter = Reporter(Workspace(make_settings()), Store())  # type: ignore[arg-type]
+    reporter.report()
+    assert grown.of(metrics.REPORT_FAILURES, "outbox") == 1
+    assert metrics.OUTBOX_ENTRIES.values() == {}
+    assert metrics.TENANTS.values() == {(): 1}
+    reporter.start()
+    reporter.stop()
