@@ -1,8 +1,9 @@
-"""Backup and restore beside a running server, whose process owns the vectors."""
+"""Backup, restore, export and import beside a running server, whose process owns the vectors."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,9 +27,29 @@ def test_a_tenants_vectors_go_back_to_a_backup_while_the_server_runs(site: Serve
     assert [shard["points"] for shard in restored["restored"]["shards"]] == [20]
 
 
-def put(client: httpx.Client, first: int, last: int) -> None:
+def test_a_tenant_is_copied_to_another_while_the_server_runs(site: ServeSite, tmp_path: Path) -> None:
+    name, key = site.add_tenant()
+    other, others_key = site.add_tenant()
+    with site.client(key) as client, site.client(others_key) as others:
+        put(client, 1, 20)
+        exported = site.rowbeam("export", "--tenant", name, "--out", str(tmp_path / "out"))
+        put(client, 21, 30)
+        imported = site.rowbeam("import", str(tmp_path / "out"), "--tenant", other)
+        assert found(others) == {str(number) for number in range(1, 21)}
+        assert len(found(client)) == 30
+        # The copy is the other tenant's own: what it has already costs no model call, and takes writes.
+        answer = put(others, 1, 21)
+        assert found(others) == {str(number) for number in range(1, 22)}
+    assert [(item["records"], item["points"]) for item in exported["indexes"]] == [(20, 20)]
+    assert imported["state"] == "succeeded"
+    assert (answer["counts"]["unchanged"], answer["counts"]["embedded"]) == (20, 1)
+
+
+def put(client: httpx.Client, first: int, last: int) -> dict[str, Any]:
     answer = client.put("/v1/tables/pull_requests/records", json={"records": rows(first, last)})
     assert answer.status_code == 200, answer.text
+    said: dict[str, Any] = answer.json()
+    return said
 
 
 def found(client: httpx.Client) -> set[str]:
