@@ -217,7 +217,8 @@ def _forget() -> None:
     for gauge in (
         *(metrics.JOBS, metrics.JOB_HEARTBEAT_AGE, metrics.DEAD_LETTERS, metrics.LEDGER_LAG, metrics.TENANTS),
         *(metrics.BUDGET_LIMIT, metrics.BUDGET_SPENT, metrics.BUDGET_LEFT, metrics.BUDGET_USED),
-        *(metrics.BUDGET_TENANTS, metrics.OUTBOX_ENTRIES, metrics.OUTBOX_AGE, metrics.OUTBOX_MISSED),
+        *(metrics.BUDGET_TENANTS, metrics.ERASURE_OVERDUE),
+        *(metrics.OUTBOX_ENTRIES, metrics.OUTBOX_AGE, metrics.OUTBOX_MISSED),
     ):
         gauge.clear()
 

@@ -216,6 +216,37 @@ _LEDGER: Final = (
     ),
 )
 
+_IN_STEP: Final = (
+    timeseries(
+        "Outbox: oldest change",
+        "s",
+        "How long the oldest change in the outbox has waited. The alert begins at the line.",
+        Query("max(ray_rowbeam_outbox_age_seconds)", "oldest"),
+        thresholds=[(300, RED)],
+    ),
+    timeseries(
+        "Outbox: changes",
+        "none",
+        "Changes that wait, and statements whose changes could not be noted since it was installed.",
+        Query("max(ray_rowbeam_outbox_entries)", "waiting"),
+        Query("max(ray_rowbeam_outbox_missed)", "missed statements"),
+    ),
+    timeseries(
+        "Syncs on a schedule",
+        "none",
+        "Syncs that the server did by itself, by how they ended; a job does the rest of large ones.",
+        Query(per_range("ray_rowbeam_syncs_total", "outcome"), "{{outcome}}"),
+        stacked=True,
+    ),
+    timeseries(
+        "Erasures: longest due",
+        "s",
+        "How long a removed tenant's next round has been due. The alert begins at the line.",
+        Query("max(ray_rowbeam_erasure_overdue_seconds)", "due for"),
+        thresholds=[(3600, RED)],
+    ),
+)
+
 DASHBOARD: Final = Dashboard(
     uid="rowbeam-operations",
     title="Rowbeam: operations",
@@ -227,6 +258,7 @@ DASHBOARD: Final = Dashboard(
         ("Vector store", _STORE_ROW),
         ("Local model", _MODEL),
         ("Ledger", _LEDGER),
+        ("In step", _IN_STEP),
     ),
     variables=(DATASOURCE,),
 )

@@ -53,6 +53,13 @@ def due(ledger: Engine) -> list[UUID]:
         return list(connection.scalars(query))
 
 
+def overdue(connection: Connection) -> float:
+    """Seconds that the round has been due which has been due for longest; 0 when none is."""
+    waited = func.extract("epoch", func.now() - func.min(erasures.c.due_at))
+    found = connection.scalar(select(waited).where(erasures.c.final_at.is_(None)))
+    return max(0.0, float(found or 0.0))
+
+
 def add_round(ledger: Engine, incarnation: UUID, found: Round) -> None:
     """Keep what was found before any of it is erased, so that a crash does not lose it.
 

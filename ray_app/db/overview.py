@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Numeric, cast, func, select, true
 
+from ray_app.db import erasures
 from ray_app.db.dead_letters import waits
 from ray_app.db.job_owners import heartbeat_age, owner_alive
 from ray_app.db.schema import dead_letters, indexes, jobs, ranges, tenants, usage
@@ -52,6 +53,8 @@ class Overview:
     #: Of the active tenants that have one, this month (UTC).
     budgets: Sequence[Budget]
     tenants: int
+    #: Seconds that the round of an erasure has been due which has been due for longest; 0 when none is.
+    erasure_overdue: float
 
 
 def read_overview(connection: Connection) -> Overview:
@@ -59,7 +62,12 @@ def read_overview(connection: Connection) -> Overview:
     states, heartbeat = _jobs(connection)
     active = select(func.count()).where(tenants.c.state == TenantState.ACTIVE)
     return Overview(
-        states, heartbeat, _dead(connection), _budgets(connection), int(connection.scalar(active) or 0)
+        jobs=states,
+        oldest_heartbeat=heartbeat,
+        dead_letters=_dead(connection),
+        budgets=_budgets(connection),
+        tenants=int(connection.scalar(active) or 0),
+        erasure_overdue=erasures.overdue(connection),
     )
 
 

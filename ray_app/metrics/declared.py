@@ -167,6 +167,11 @@ BUDGET_TENANTS: Final = Gauge(
     lifetime=_LOOKED_UP,
 )
 TENANTS: Final = Gauge("rowbeam_tenants", "Active tenants.", lifetime=_LOOKED_UP)
+ERASURE_OVERDUE: Final = Gauge(
+    "rowbeam_erasure_overdue_seconds",
+    "How long the round of an erasure has been due that has been due for longest; 0 when none is.",
+    lifetime=_LOOKED_UP,
+)
 DEPENDENCY_UP: Final = Gauge(
     "rowbeam_dependency_up",
     "Whether a router reached what it depends on.",

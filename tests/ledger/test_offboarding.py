@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient
 from sqlalchemy import select, text
 
 from ray_app.cli.app import run
-from ray_app.db import usage
+from ray_app.db import erasures, usage
 from ray_app.db.indexes import list_indexes
 from ray_app.db.locks import alone
 from ray_app.db.schema import qdrant_vectors
@@ -199,6 +199,20 @@ def test_the_record_is_final_when_a_second_round_finds_nothing_after_the_retenti
     assert record["supersedes"] == f"sha256:{hashlib.sha256(canonical(first.record)).hexdigest()}"
     assert len(record["rounds"]) == 3
     assert leaving.a_day_later() == last, "it is over"
+
+
+def test_a_round_that_is_due_is_overdue_until_it_is_done(leaving: Leaving) -> None:
+    def overdue() -> float:
+        with leaving.workspace.ledger.connect() as connection:
+            return erasures.overdue(connection)
+
+    assert overdue() == 0.0
+    leaving.remove()
+    assert overdue() == 0.0, "the second look has a day yet"
+    leaving.site.sql("UPDATE rowbeam.erasures SET due_at = now() - interval '2 hours'")
+    assert 7200 <= overdue() < 7260
+    leaving.erasures.finish_due()
+    assert overdue() == 0.0, "it is final"
 
 
 def test_what_a_late_writer_left_is_purged_and_the_retention_begins_anew(leaving: Leaving) -> None:

@@ -69,13 +69,22 @@ def test_everything_that_is_asked_for_is_there(watched: Watched, tmp_path: Path)
         ended = watched.end_of(job)
         assert (ended["state"], ended["counts"]["dead"]) == ("succeeded", 1)
     watched.gateway.behaviour.latency = 0.0
-    wanted = {metric for _, expression in expressions() for metric in metrics_of(expression)} - {"ALERTS"}
+    watched.site.rowbeam("sync", "--install")
+    watched.site.rowbeam("sync", "--tenant", TENANT, "--every", "5")
+
+    def silent() -> set[str]:
+        asked = watched.prometheus.series
+        return {where for where, expression in expressions() if not asked(expression, began)} - NOTHING_YET
+
     # The reporter looks every 15 s.
-    wait_for(lambda: wanted <= watched.prometheus.metrics(), 30)
-    silent = {
-        where for where, expression in expressions() if not watched.prometheus.series(expression, began)
-    }
-    assert silent <= NOTHING_YET, sorted(silent - NOTHING_YET)
+    deadline = time.monotonic() + 40
+    while (missing := silent()) and time.monotonic() < deadline:
+        time.sleep(1)
+    wanted = {metric for _, expression in expressions() for metric in metrics_of(expression)} - {"ALERTS"}
+    assert wanted <= watched.prometheus.metrics()
+    assert not missing, sorted(missing)
+    watched.site.rowbeam("sync", "--tenant", TENANT, "--every", "0")
+    watched.site.rowbeam("sync", "--uninstall")
 
 
 def test_a_provider_that_fails_is_seen_as_an_alert(watched: Watched) -> None:
