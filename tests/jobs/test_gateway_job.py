@@ -110,3 +110,40 @@ def test_each_distinct_text_is_sent_once_whatever_rows_tables_and_types_have_it(
         again = site.backfill(prefer=Preference.QUALITY)
         assert (again.counts.embedded, again.counts.reused, again.tokens) == (1, 1, 0)
         assert len(gateway.texts) == 150
+
+
+def test_an_index_goes_over_to_the_gateway_and_back_and_each_text_is_paid_for_once(
+    open_site: Callable[..., JobSite],
+) -> None:
+    rows, sample = 300, 5
+    with FakeGateway(api_key=SECRET, dimensions=64) as gateway:
+        site = open_site(gateway=gateway_settings(gateway), migration_sample=sample)
+        site.insert(rows)
+        assert site.backfill(prefer=Preference.FAST).provider == "stub"
+        migrations = site.rowbeam.migrations
+        (planned,) = migrations.plan("acme", TABLE, to="gateway").tables
+        assert (planned.model, planned.provider) == ("text-embedding-3-small", "gateway")
+        assert planned.estimated_cost > 0
+        assert gateway.texts == []
+
+        done = migrations.run("acme", TABLE, to="gateway")
+        assert done.switched
+        assert (done.job.provider, done.job.counts.embedded) == ("gateway", rows)
+        assert done.job.cost == Decimal(done.job.tokens) * Decimal("0.02") / 1_000_000 > 0
+        assert len(gateway.texts) == rows + sample, "each row once, and the texts that are searched for"
+        (its_text,) = {words for words in gateway.texts if "number 77" in words}
+
+        def found() -> list[str]:
+            return [hit.record_id for hit in site.rowbeam.search("acme", TABLE, its_text, limit=1)]
+
+        assert found() == ["77"]
+        assert len(gateway.texts) == rows + sample + 1, "it is searched in the gateway's space"
+        site.check_exact(rows)
+
+        back = migrations.rollback("acme", TABLE)
+        assert back.switched
+        assert back.job.counts.embedded == 0
+        asked = len(gateway.texts)
+        assert asked <= rows + 2 * sample + 1
+        assert found() == ["77"]
+        assert len(gateway.texts) == asked, "it is searched in the local model's space"
