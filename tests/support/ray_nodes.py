@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -20,6 +19,7 @@ from ray_app.settings import Settings, child_environment
 from ray_app.stack.processes import descendants, kill, processes_where
 from ray_app.stack.ray_token import ray_variables
 from tests.support.deploy_files import ROOT, VENV, environment_example, ports, unit_command, unit_setting
+from tests.support.ports import free_ports
 
 #: The head's address. Of 127.0.0.1 Ray makes the machine's outer address in a cluster of several nodes; any
 #: other of the loopback network is left alone.
@@ -32,15 +32,6 @@ _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
 START_SECONDS = 60.0
 #: Bytes of a node's object store.
 OBJECT_STORE = 128 * 1024**2
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, all different: one after the other may be the same."""
-    with ExitStack() as probes:
-        bound = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in bound:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in bound]
 
 
 def alive_nodes(dashboard: httpx.Client) -> int:
@@ -198,11 +189,16 @@ class Cluster:
 
     def wait_for_nodes(self, count: int) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while (seen := self.alive_nodes()) < count:
+        seen = 0
+        while seen < count:
+            assert self.head is not None
+            assert not self.head.has_ended(), self.head.log
             assert time.monotonic() < deadline, (
-                f"{seen} of {count} nodes: {[node.log for node in self.workers]}"
+                f"{seen} of {count} nodes: {[node.log for node in (self.head, *self.workers)]}"
             )
             time.sleep(0.3)
+            with suppress(httpx.TransportError):
+                seen = self.alive_nodes()
 
     def _start(self, unit: str, own: Mapping[str, int], name: str, *more: str, address: str = HOST) -> Node:
         variables = self.environment | {"ROWBEAM_HEAD": HOST}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray_app.stack.serving import free_port
+from tests.support.ports import free_port
 from tests.support.tools import tool
 
 

@@ -21,7 +21,7 @@ from ray_app.settings import Settings, child_environment
 from ray_app.stack.admin_key import admin_key_path
 from ray_app.stack.embedded import Stack
 from ray_app.stack.processes import processes_where
-from ray_app.stack.serving import free_port
+from tests.support.ports import free_port
 
 ROWBEAM = Path(sys.executable).with_name("rowbeam")
 #: Seconds for whatever a loaded machine of two cores is slow at.
