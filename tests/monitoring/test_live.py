@@ -71,17 +71,17 @@ def test_everything_that_is_asked_for_is_there(watched: Watched, tmp_path: Path)
     watched.gateway.behaviour.latency = 0.0
     watched.site.rowbeam("sync", "--install")
     watched.site.rowbeam("sync", "--tenant", TENANT, "--every", "5")
+    wanted = {metric for _, expression in expressions() for metric in metrics_of(expression)} - {"ALERTS"}
+    # The reporter looks every 15 s.
+    wait_for(lambda: wanted <= watched.prometheus.metrics(), 30)
 
     def silent() -> set[str]:
         asked = watched.prometheus.series
         return {where for where, expression in expressions() if not asked(expression, began)} - NOTHING_YET
 
-    # The reporter looks every 15 s.
     deadline = time.monotonic() + 40
     while (missing := silent()) and time.monotonic() < deadline:
         time.sleep(1)
-    wanted = {metric for _, expression in expressions() for metric in metrics_of(expression)} - {"ALERTS"}
-    assert wanted <= watched.prometheus.metrics()
     assert not missing, sorted(missing)
     watched.site.rowbeam("sync", "--tenant", TENANT, "--every", "0")
     watched.site.rowbeam("sync", "--uninstall")
