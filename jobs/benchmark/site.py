@@ -17,8 +17,8 @@ from jobs.benchmark.homes import home_settings
 from ray_app.app import Rowbeam
 from ray_app.settings import Settings
 from ray_app.stack.embedded import Stack
+from ray_app.stack.ports import free_port
 from ray_app.stack.processes import descendants
-from ray_app.stack.serving import free_port
 
 #: Limits of a tenant that is not to run into them.
 UNLIMITED: Final[dict[str, int | Decimal]] = {

@@ -18,7 +18,7 @@ from ray_app.sample.demo_data import demo_tables
 from ray_app.settings import Settings
 from ray_app.stack.admin_key import ensure_admin_key
 from ray_app.stack.embedded import Stack
-from ray_app.stack.serving import free_port
+from ray_app.stack.ports import free_port
 from ray_app.tenants import Limits
 
 #: Rows pushed through the client, of ids that no row of the tables has.

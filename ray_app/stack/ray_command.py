@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import Final
+
+from ray_app.stack.ports import free_ports
 
 #: The address the head gives its node, and with ``ray_variables`` keeps: its servers then listen on
 #: loopback alone.
@@ -30,14 +30,8 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Ports that nobody listens on now. Raises OSError."""
-        with ExitStack() as stack:
-            chosen = {}
-            for field in fields(cls):
-                probe = stack.enter_context(socket.socket())
-                probe.bind(("", 0))
-                chosen[field.name] = probe.getsockname()[1]
-            return cls(**chosen)
+        """Ports that nobody listens on, kept for the head for a minute. Raises OSError."""
+        return cls(*free_ports(len(fields(cls))))
 
     def variables(self) -> dict[str, str]:
         """Ports that have no option."""

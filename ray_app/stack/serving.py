@@ -223,13 +223,6 @@ def _with_drain(details: Mapping[str, Any], drain: str) -> dict[str, Any]:
     }
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now, for a server that must not take the usual one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def check_port(settings: Settings) -> None:
     """See that a server could listen where it should; before anything is started for it.
 

@@ -19,8 +19,8 @@ import httpx
 import psutil
 
 from ray_app.errors import ConfigError
+from ray_app.stack.ports import free_port
 from ray_app.stack.processes import descendants, kill, living, terminate
-from ray_app.stack.serving import free_port
 
 NAME: Final = "infinity-emb 0.0.77"
 INSTALL: Final = "python -m jobs.benchmark.peers"
