@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, delete, func, or_, select, update
@@ -13,6 +14,9 @@ from ray_app.db.fences import lock_active
 from ray_app.db.schema import sync_marks, sync_schedules, tenants
 from ray_app.syncing.watermark import Mark
 from ray_app.tenants import TenantState
+
+#: A scheduled sync that has not ended well is due again after this long, or sooner if its schedule says so.
+RETRY: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,21 @@ def schedules(engine: Engine) -> dict[str, timedelta]:
         return {name: timedelta(seconds=every) for name, every in connection.execute(query).all()}
 
 
-def take_due(engine: Engine) -> list[str]:
-    """The active tenants whose sync is due, by name; noted as begun now."""
+@dataclass(frozen=True)
+class DueSync:
+    """A scheduled sync whose time has come: of which tenant, and when it was taken."""
+
+    tenant: str
+    incarnation: UUID
+    taken_at: datetime
+
+
+def take_due(engine: Engine) -> list[DueSync]:
+    """The syncs of active tenants that are due. Each is due again after ``RETRY`` unless ``note_synced`` is
+    told of its end: whoever took it may fail, or die."""
     schedule = sync_schedules.c
     elapsed = func.extract("epoch", func.now() - schedule.last_at)
+    seconds_early = func.greatest(schedule.every_seconds - RETRY.total_seconds(), 0)
     due = (
         update(sync_schedules)
         .where(
@@ -99,8 +114,18 @@ def take_due(engine: Engine) -> list[str]:
             # A last one that lies in the future was timed before the clock was set back.
             or_(schedule.last_at.is_(None), func.abs(elapsed) >= schedule.every_seconds),
         )
-        .values(last_at=func.now())
-        .returning(tenants.c.name)
+        .values(last_at=func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds_early))
+        .returning(tenants.c.name, schedule.incarnation, func.now())
     )
     with engine.begin() as connection:
-        return list(connection.scalars(due))
+        return [DueSync(*row) for row in connection.execute(due)]
+
+
+def note_synced(engine: Engine, done: DueSync) -> None:
+    """The tenant is in step as of when the sync was taken; the next one is due by its schedule."""
+    with engine.begin() as connection:
+        connection.execute(
+            update(sync_schedules)
+            .where(sync_schedules.c.incarnation == done.incarnation)
+            .values(last_at=done.taken_at)
+        )

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ray_app.backfilling import create_sync
 from ray_app.db.engine import reason_of
-from ray_app.db.sync_marks import take_due
+from ray_app.db.sync_marks import DueSync, note_synced, take_due
 from ray_app.errors import JobConflict, RowbeamError
 from ray_app.metrics.declared import SYNCS
 from ray_app.outbox.draining import Drainer
@@ -106,23 +106,26 @@ class SyncService:
         if self._submit is None or time.monotonic() < self._schedule_due:
             return
         self._schedule_due = time.monotonic() + _SCHEDULE_SECONDS
-        for name in await self._applier.in_thread(take_due, self._workspace.ledger):
-            if name not in self._syncs:
-                self._syncs[name] = task = asyncio.create_task(self._sync(name))
-                task.add_done_callback(partial(self._forget, name))
+        for due in await self._applier.in_thread(take_due, self._workspace.ledger):
+            if due.tenant not in self._syncs:
+                self._syncs[due.tenant] = task = asyncio.create_task(self._sync(due))
+                task.add_done_callback(partial(self._forget, due.tenant))
 
     def _forget(self, name: str, _: object) -> None:
         del self._syncs[name]
 
-    async def _sync(self, name: str) -> None:
+    async def _sync(self, due: DueSync) -> None:
         outcome = "failed"
         try:
             async with self._turns:
-                outcome = await self._sync_tenant(name)
+                ended = await self._sync_tenant(due.tenant)
+            if ended == "done":
+                await self._applier.in_thread(note_synced, self._workspace.ledger, due)
+            outcome = ended
         except JobConflict:
             outcome = "job"  # of somebody else's, which reads the same rows; the next sync reads what it left
         except (RowbeamError, SQLAlchemyError) as error:
-            log.warning("The scheduled sync of %s failed: %s", name, reason_of(error))
+            log.warning("The scheduled sync of %s failed: %s", due.tenant, reason_of(error))
         finally:
             SYNCS.add(1, outcome)
 

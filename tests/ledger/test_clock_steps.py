@@ -18,7 +18,7 @@ from ray_app.db.job_owners import LEASE
 from ray_app.db.jobs import finish_job, heartbeat, is_worked_on, take_job
 from ray_app.db.outbox import Lane, Outbox
 from ray_app.db.progress import job_progress
-from ray_app.db.sync_marks import set_schedule, take_due
+from ray_app.db.sync_marks import DueSync, note_synced, set_schedule, take_due
 from ray_app.reconciling.operation import reconcile
 from ray_app.reports import JobState
 from ray_app.syncing.reports import Reading
@@ -242,14 +242,41 @@ def test_a_driver_that_died_before_the_clock_was_set_back_is_found_dead(
     assert take_job(site.workspace.ledger, job.job_id).run == 2
 
 
+def take_one(site: Site) -> DueSync:
+    (due,) = take_due(site.workspace.ledger)
+    assert (due.tenant, due.incarnation) == ("acme", site.tenant.incarnation)
+    return due
+
+
 def test_a_schedule_goes_on_after_the_clock_was_set_back(site: Site, time: SteppedClock) -> None:
     ledger = site.workspace.ledger
     set_schedule(ledger, site.tenant.incarnation, timedelta(seconds=60))
-    assert take_due(ledger) == ["acme"]
+    note_synced(ledger, take_one(site))
     assert take_due(ledger) == []
     time.step(-HOURS)
-    assert take_due(ledger) == ["acme"]
+    note_synced(ledger, take_one(site))
     assert take_due(ledger) == []
+
+
+def test_a_scheduled_sync_that_has_not_ended_well_is_due_again_in_minutes(
+    site: Site, time: SteppedClock
+) -> None:
+    ledger = site.workspace.ledger
+    set_schedule(ledger, site.tenant.incarnation, timedelta(days=1))
+    take_one(site)
+    time.step(timedelta(minutes=4))
+    assert take_due(ledger) == []
+    time.step(timedelta(minutes=6))
+    again = take_one(site)
+    time.step(timedelta(minutes=9))
+    note_synced(ledger, again)
+    time.step(timedelta(minutes=12))
+    assert take_due(ledger) == []
+    # A day from when it was taken, not from when it ended.
+    time.step(timedelta(days=1, minutes=5))
+    assert take_due(ledger) == []
+    time.step(timedelta(days=1, minutes=7))
+    take_one(site)
 
 
 def test_an_outbox_drains_after_the_clock_was_set_back(
