@@ -41,8 +41,9 @@ _MIN_CPUS: Final = 5
 #: Seconds for a head to answer (7 on two cores), and for job drivers, the head and what is killed to end.
 _START_SECONDS: Final = 120.0
 _DRIVER_SECONDS: Final = 10.0
-#: A head that has had actors waits for them without end; all they had to keep is on disk by then.
 _STOP_SECONDS: Final = 5.0
+#: Seconds until a head has begun to end: an actor that ends before that is started again.
+_NOTICE_SECONDS: Final = 1.0
 _KILL_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 #: The title of the process that every Serve has one of.
@@ -156,7 +157,10 @@ class RayHead:
         if head is not None:
             # Job drivers lead sessions of their own, and Ray would kill them: let them say how they ended.
             terminate([process for process in members if not _in_session(process, head.pid)], _DRIVER_SECONDS)
-            terminate([head], 0)
+            terminate([head], _NOTICE_SECONDS)
+            # It waits without end for actors that outlive their jobs, as the vector store's owner does. All
+            # they had to keep is on disk by then.
+            terminate(processes_where(_is_worker, members), 0)
             wait_gone(members, _STOP_SECONDS)
         # Workers started meanwhile, and what outlives its head, are in the second count only.
         left = kill(members | self._members(record), _KILL_SECONDS)
@@ -266,6 +270,10 @@ def _answers(client: httpx.Client, url: str) -> bool:
         return client.get(url).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    return " ".join(process.cmdline()).startswith("ray::")
 
 
 def _in_session(process: psutil.Process, leader: int) -> bool:
