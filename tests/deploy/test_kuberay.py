@@ -1,4 +1,4 @@
-"""The manifests for KubeRay, against the schema that KubeRay publishes.
+"""The manifests for KubeRay, against the fields that KubeRay publishes, which are kept with the tests.
 
 Structure, names, types and enumerations are checked, and fields that Kubernetes would drop without a word.
 Rules in its expression language (``x-kubernetes-validations``) are not: nothing here evaluates them.
@@ -6,10 +6,7 @@ Rules in its expression language (``x-kubernetes-validations``) are not: nothing
 
 from __future__ import annotations
 
-import gzip
-import os
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,27 +18,12 @@ from ray.serve.schema import ServeDeploySchema
 from ray_app.settings import Settings
 from tests.serve.test_config import unknown_fields
 from tests.support.deploy_files import DEPLOY, ROOT, environment_example, load_yaml
+from tests.support.kuberay_schema import load_schema
 
 KUBERAY = DEPLOY / "kuberay"
-CRDS = {"RayService": "ray.io_rayservices.yaml.gz", "RayJob": "ray.io_rayjobs.yaml.gz"}
 FILES = {"RayService": "rayservice.yaml", "RayJob": "rayjob.yaml"}
 CLUSTER = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-
-
-def schema_folder() -> Path:
-    """Beside this checkout, or where ROWBEAM_TEST_SCHEMAS says. Fails when it is nowhere."""
-    named = os.environ.get("ROWBEAM_TEST_SCHEMAS")
-    found = (
-        [Path(named)] if named else [path.parent for path in ROOT.parent.glob(f"*/schemas/{CRDS['RayJob']}")]
-    )
-    folder = next((path for path in found if (path / CRDS["RayJob"]).is_file()), None)
-    assert folder is not None, (
-        f"KubeRay's schemas are not here: put {' and '.join(CRDS.values())} of KubeRay 1.7 (its folder"
-        " helm-chart/kuberay-operator/crds, each through gzip) into a folder, and name that in"
-        " ROWBEAM_TEST_SCHEMAS."
-    )
-    return folder
 
 
 @pytest.fixture(scope="module", params=list(FILES))
@@ -51,10 +33,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def validator(kind: str) -> Draft202012Validator:
-    text = gzip.decompress((schema_folder() / CRDS[kind]).read_bytes())
-    definition = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    (version,) = [item for item in definition["spec"]["versions"] if item["name"] == "v1"]
-    return Draft202012Validator(strict(version["schema"]["openAPIV3Schema"]))
+    return Draft202012Validator(strict(load_schema(kind)))
 
 
 def strict(schema: Any) -> Any:
