@@ -46,7 +46,7 @@ def _check_metrics(settings: Settings, rowbeam: Rowbeam) -> None:
         seen.update(scrape(head.metrics_url))
         return add_up(seen, "ray_rowbeam_tokens_total") >= sum(row.tokens for row in usage.rows)
 
-    wait_for(all_there, 60)
+    wait_for(all_there)
     assert by(seen, "ray_rowbeam_texts_total", "source", "table", "outcome") == {
         ("job", "pull_requests", "embedded"): 501,
         ("job", "pull_requests", "reused"): 0,

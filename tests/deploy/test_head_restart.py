@@ -66,7 +66,7 @@ def submit(cluster: Cluster, name: str, *arguments: str, where: tuple[str, ...] 
 
 
 def wait_for(
-    rowbeam: Rowbeam, tenant: str, test: Callable[[JobProgress], bool], seconds: float = 60
+    rowbeam: Rowbeam, tenant: str, test: Callable[[JobProgress], bool], seconds: float = 180
 ) -> JobProgress:
     deadline = time.monotonic() + seconds
     while True:
@@ -94,9 +94,9 @@ def test_a_job_whose_driver_is_on_a_worker_goes_on(cluster: Cluster, rowbeam: Ro
     assert before.processed_records < ROWS
 
     # It may be called interrupted meanwhile: on a busy machine its heart can be silent for too long.
-    job = wait_for(rowbeam, "acme", lambda job: job.state is JobState.SUCCEEDED, 90)
+    job = wait_for(rowbeam, "acme", lambda job: job.state is JobState.SUCCEEDED)
     assert job.counts == Counts(read=ROWS, embedded=ROWS, chunks=ROWS), "once each"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while status(cluster, "first") == "RUNNING" and time.monotonic() < deadline:
         time.sleep(0.3)
     assert status(cluster, "first") == "SUCCEEDED", "the head that was started knows the job of the other"

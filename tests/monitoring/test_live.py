@@ -73,13 +73,13 @@ def test_everything_that_is_asked_for_is_there(watched: Watched, tmp_path: Path)
     watched.site.rowbeam("sync", "--tenant", TENANT, "--every", "5")
     wanted = {metric for _, expression in expressions() for metric in metrics_of(expression)} - {"ALERTS"}
     # The reporter looks every 15 s.
-    wait_for(lambda: wanted <= watched.prometheus.metrics(), 30)
+    wait_for(lambda: wanted <= watched.prometheus.metrics())
 
     def silent() -> set[str]:
         asked = watched.prometheus.series
         return {where for where, expression in expressions() if not asked(expression, began)} - NOTHING_YET
 
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE
     while (missing := silent()) and time.monotonic() < deadline:
         time.sleep(1)
     assert not missing, sorted(missing)
@@ -96,7 +96,7 @@ def test_a_provider_that_fails_is_seen_as_an_alert(watched: Watched) -> None:
         return expected <= set(watched.prometheus.firing())
 
     with watched.gateway.outage():
-        wait_for(all_firing, 60)
+        wait_for(all_firing)
         alert = watched.prometheus.firing()["RowbeamBreakerOpen"]
     assert alert["labels"] == {"alertname": "RowbeamBreakerOpen", "severity": "critical", "state": "failing"}
     assert alert["annotations"]["summary"] == "The gateway's breaker is open (failing)."
@@ -164,7 +164,7 @@ def test_prometheus_starts_as_shown_and_has_the_rules(watched: Watched, tmp_path
     own = own.replace("prometheus ", f"{tool('prometheus')} ", 1)
     with background(own, environment(watched)):
         prometheus = Prometheus(f"http://{address}")
-        wait_for(prometheus.ready, 30)
+        wait_for(prometheus.ready)
         answer = httpx.get(f"http://{address}/api/v1/rules", trust_env=False)
         prometheus.close()
     groups = answer.json()["data"]["groups"]

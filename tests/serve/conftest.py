@@ -1,4 +1,5 @@
-"""One server for the session: a cluster takes ten seconds of two cores to start."""
+"""One server for each file of tests: a cluster takes ten seconds of two cores to start, and a third of a core
+while nobody asks it anything."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import pytest
 from tests.support.serve_site import ServeSite, new_site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site() -> Iterator[ServeSite]:
     """A server that is up, with the stub model."""
     with new_site() as site:

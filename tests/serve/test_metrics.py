@@ -16,14 +16,12 @@ from ray_app.db.engine import ledger_engine
 from tests.support.metrics_document import document
 from tests.support.scrape import Family, add_up, by, scrape
 from tests.support.serve_load import embed
-from tests.support.serve_site import ServeSite, wait_for
+from tests.support.serve_site import PATIENCE, ServeSite, wait_for
 
 pytestmark = pytest.mark.ray
 
 #: No other test of the server has to do with this table.
 TABLE = "issues"
-#: Seconds in which Ray has shown what a process said, and a report has been made.
-SHOWN = 60.0
 #: What a server without a gateway does not have.
 GATEWAY = "ray_rowbeam_gateway_"
 
@@ -107,7 +105,7 @@ def test_a_scrape_has_what_is_documented_and_the_numbers_of_the_ledger(
         known = add_up(seen, "ray_rowbeam_tokens_total", table=TABLE) >= tokens and read >= 2 * 122
         return known and expected <= seen.keys()
 
-    deadline = time.monotonic() + SHOWN
+    deadline = time.monotonic() + PATIENCE
     while not all_there():
         assert time.monotonic() < deadline, (expected - seen.keys(), tokens)
         time.sleep(0.5)

@@ -46,7 +46,7 @@ class Traced:
             whole = all(span.parent_id in known for span in spans)
             return whole and set(names) <= {span.name for span in spans}
 
-        wait_for(complete, 30)
+        wait_for(complete)
         return self._collector.trace(self.trace_id)
 
 
@@ -96,7 +96,7 @@ def backfilled(client: httpx.Client, site: ServeSite, collector: Collector) -> t
     answer = client.post("/v1/backfills", json=body, headers=traced.headers)
     assert answer.status_code == 202, answer.text
     job = str(answer.json()["job"]["job_id"])
-    wait_for(lambda: client.get(f"/v1/backfills/{job}").json()["job"]["state"] == "succeeded", 90)
+    wait_for(lambda: client.get(f"/v1/backfills/{job}").json()["job"]["state"] == "succeeded")
     return traced, job
 
 
@@ -193,7 +193,7 @@ def test_the_trace_and_the_request_are_found_in_the_log(
     def lines() -> list[dict[str, Any]]:
         return [line for line in log_of(site) if line.get("request_id") == "search-4711"]
 
-    wait_for(lines, 20)
+    wait_for(lines)
     (line,) = lines()
     assert line["trace_id"] == traced.trace_id
     assert line["span_id"] in {
@@ -221,7 +221,7 @@ def test_ray_s_own_metrics_do_not_go_astray(site: ServeSite) -> None:
         targets = [target for group in json.loads(discovery.read_text()) for target in group["targets"]]
         return any("ray_rowbeam_http_requests_total" in scrape(target) for target in targets)
 
-    wait_for(scraped, 60)
+    wait_for(scraped)
 
 
 def scrape(target: str) -> str:

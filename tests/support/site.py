@@ -74,7 +74,7 @@ class RunningJob:
     def _look(self, progress: JobProgress) -> None:
         self.latest = progress
 
-    def wait_for(self, condition: Callable[[JobProgress], bool], seconds: float = 90) -> JobProgress:
+    def wait_for(self, condition: Callable[[JobProgress], bool], seconds: float = 180) -> JobProgress:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.latest is not None and condition(self.latest):

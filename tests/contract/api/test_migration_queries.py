@@ -86,7 +86,7 @@ class Traffic:
 
     def wait(self, answers: int) -> None:
         """Until so many more searches were answered."""
-        goal, deadline = self.total + answers, time.monotonic() + 60
+        goal, deadline = self.total + answers, time.monotonic() + 180
         while self.total < goal and not self.faults:
             assert time.monotonic() < deadline, f"{self.total} of {goal} answers"
             time.sleep(0.01)
