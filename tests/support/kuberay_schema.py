@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
+from tests.support.deploy_files import load_yaml
 
 FILE: Final = Path(__file__).with_name("kuberay_schema.json")
 VERSION: Final = "v1"
@@ -107,8 +107,7 @@ def main(folder: str, release: str) -> None:
     """Write the file from the published definitions of a release."""
     kinds = {}
     for kind, name in _SOURCES.items():
-        with open(Path(folder) / name, encoding="utf-8") as file:
-            definition = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        definition = load_yaml(Path(folder) / name)
         (version,) = [item for item in definition["spec"]["versions"] if item["name"] == VERSION]
         kinds[kind] = structure(version["schema"]["openAPIV3Schema"])
     document = with_definitions(kinds)

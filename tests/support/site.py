@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from ray_app import Rowbeam
 from ray_app.reports import JobProgress
+from tests.support.serve_site import PATIENCE
 
 TABLE = "pull_requests"
 
@@ -74,7 +75,7 @@ class RunningJob:
     def _look(self, progress: JobProgress) -> None:
         self.latest = progress
 
-    def wait_for(self, condition: Callable[[JobProgress], bool], seconds: float = 180) -> JobProgress:
+    def wait_for(self, condition: Callable[[JobProgress], bool], seconds: float = PATIENCE) -> JobProgress:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.latest is not None and condition(self.latest):
