@@ -26,6 +26,7 @@ from tests.support.api_site import ADMIN_KEY, ApiSite
 from tests.support.browser import LOW_CONTRAST, chromium, log_in, open_page
 from tests.support.console_site import TABLE, SteppedJob, Submissions, add_poison, add_rows, add_usage
 from tests.support.tools import tool
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 #: As the pictures' tenant is called.
@@ -39,9 +40,7 @@ LOOKS = {
     "tablet": {"viewport": {"width": 1000, "height": 700}, "color_scheme": "dark"},
     "dark phone": {"viewport": {**PHONE, "width": 320}, "color_scheme": "dark"},
 }
-#: Milliseconds to wait for what must appear, on a machine with much else to do.
-PATIENCE = 30_000
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 @pytest.fixture(scope="module")

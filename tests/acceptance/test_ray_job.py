@@ -17,7 +17,7 @@ from ray_app.reports import Counts, JobState
 from ray_app.settings import Settings, child_environment
 from ray_app.stack.embedded import Stack
 from tests.support.scrape import Family, add_up, by, scrape
-from tests.support.serve_site import wait_for
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 

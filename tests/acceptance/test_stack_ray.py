@@ -9,8 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ray_app.settings import Settings, child_environment
 from ray_app.stack.embedded import Stack, StackStatus
 from ray_app.stack.processes import is_alive, processes_where
 from ray_app.stack.ray_head import RayHead
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -108,13 +108,6 @@ def run_python(settings: Settings, code: str, *args: str, **environment: str) ->
     return done.stdout
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_up_starts_both_and_says_where(running: tuple[Settings, StackStatus]) -> None:
     settings, status = running
     assert status.changed == ("postgres", "ray")
@@ -131,7 +124,7 @@ def test_prometheus_finds_the_cluster_at_a_path_that_stays(running: tuple[Settin
     assert status.head is not None
     targets = RayHead(settings).targets
     assert targets.parent == settings.run_dir
-    wait_until(targets.exists)  # Ray writes it a few seconds after its start
+    wait_for(targets.exists)  # Ray writes it a few seconds after its start
     assert targets.resolve() == Path(status.head.metrics_targets).resolve()
 
 
@@ -145,7 +138,7 @@ def test_up_again_revives_a_killed_postgres(running: tuple[Settings, StackStatus
     settings, status = running
     pid = int((settings.postgres_dir / "postmaster.pid").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not Stack(settings).status().postgres_running)
+    wait_for(lambda: not Stack(settings).status().postgres_running)
     again = Stack(settings).up()
     assert (again.head, again.changed) == (status.head, ("postgres",))
 
@@ -208,7 +201,7 @@ def test_down_stops_all_and_lets_a_job_end_in_order(running: tuple[Settings, Sta
     script.write_text(DRIVER)
     submit = SUBMIT.partition("while")[0]
     run_python(settings, submit, f"{sys.executable} {script} {ready} {ended}")
-    wait_until(ready.exists)
+    wait_for(ready.exists)
     members = cluster_of(status)
     assert len(members) > 5
 
@@ -232,9 +225,9 @@ def test_a_killed_head_leaves_nothing_that_down_does_not_find(home: Path) -> Non
     assert status.head.pid is not None
     members = cluster_of(status)
     os.kill(status.head.pid, signal.SIGKILL)
-    wait_until(lambda: Stack(settings).status().head is None)
+    wait_for(lambda: Stack(settings).status().head is None)
     assert Stack(settings).down().changed == ("ray",)
-    wait_until(lambda: not any(map(is_alive, members)))
+    wait_for(lambda: not any(map(is_alive, members)))
     assert not Path(status.head.session).exists()
 
 
@@ -244,7 +237,7 @@ def test_down_cleans_up_after_an_up_that_was_killed(home: Path, moment: str) -> 
     code += "from ray_app.stack.embedded import Stack; Stack(Settings(home=Path(sys.argv[1]))).up()"
     up = subprocess.Popen([sys.executable, "-c", code, str(home)])
     record = home / "run" / "ray.json"
-    wait_until(lambda: record.exists() and json.loads(record.read_text())["pid"] is not None)
+    wait_for(lambda: record.exists() and json.loads(record.read_text())["pid"] is not None)
     up.kill()
     up.wait()
     written = json.loads(record.read_text())

@@ -26,9 +26,10 @@ from ray_app.tenants import Tenant
 from tests.support.fake_gateway import FakeGateway
 from tests.support.joined_node import JoinedNode, joined_node
 from tests.support.ray_nodes import alive_nodes
-from tests.support.serve_site import PATIENCE, ServeSite, new_site, wait_for
+from tests.support.serve_site import ServeSite, new_site
 from tests.support.site import TABLE, JobSite
 from tests.support.stepped_clock import SteppedClock
+from tests.support.waiting import PATIENCE, wait_for
 
 #: Width of the gateway's vectors, and the key it wants.
 DIMENSIONS: Final = 64

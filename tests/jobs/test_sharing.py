@@ -18,8 +18,8 @@ from ray_app.spaces import BATCH_SIZE, Preference
 from ray_app.stack.embedded import Stack
 from tests.jobs.test_gateway_job import SECRET, gateway_settings
 from tests.support.fake_gateway import FakeGateway
-from tests.support.serve_site import wait_for
 from tests.support.site import TABLE, JobSite
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 

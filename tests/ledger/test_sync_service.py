@@ -18,6 +18,7 @@ from ray_app.syncing.service import SyncService
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 from tests.support.sync_site import CountedBackend, SyncSite
+from tests.support.waiting import PATIENCE
 
 
 @asynccontextmanager
@@ -36,7 +37,7 @@ async def running(changing: SyncSite, backend: CountedBackend) -> AsyncIterator[
 
 
 async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await asyncio.to_thread(done):
             await asyncio.sleep(0.05)
 

@@ -22,8 +22,8 @@ from tests.support.monitoring_files import ALERTS, expressions
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.promql import metrics_of
-from tests.support.serve_site import PATIENCE, wait_for
 from tests.support.tools import tool
+from tests.support.waiting import PATIENCE, wait_for
 from tests.support.watched_site import TENANT, Watched, watched_site
 
 pytestmark = pytest.mark.ray

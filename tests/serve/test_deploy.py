@@ -16,7 +16,8 @@ from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from deployments.app import build
 from tests.support.serve_load import embed
-from tests.support.serve_site import PATIENCE, ServeSite, new_site, wait_for
+from tests.support.serve_site import ServeSite, new_site
+from tests.support.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.ray
 

@@ -16,7 +16,8 @@ import pytest
 
 from ray_app.providers.local import local_provider
 from tests.support.serve_load import embed, rows
-from tests.support.serve_site import PATIENCE, ServeSite, new_site, wait_for
+from tests.support.serve_site import ServeSite, new_site
+from tests.support.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.ray
 

@@ -17,7 +17,8 @@ from ray_app.serving.cost_budget import REFRESH
 from tests.support.fake_gateway import FakeGateway
 from tests.support.metrics_document import document
 from tests.support.scrape import Family, add_up, by, scrape
-from tests.support.serve_site import ServeSite, new_site, wait_for
+from tests.support.serve_site import ServeSite, new_site
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 

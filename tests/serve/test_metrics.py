@@ -16,7 +16,8 @@ from ray_app.db.engine import ledger_engine
 from tests.support.metrics_document import document
 from tests.support.scrape import Family, add_up, by, scrape
 from tests.support.serve_load import embed
-from tests.support.serve_site import PATIENCE, ServeSite, wait_for
+from tests.support.serve_site import ServeSite
+from tests.support.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.ray
 

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 
 from ray_app.db.engine import engine_for
 from ray_app.stack.postgres import embedded_url
-from tests.support.serve_site import PATIENCE, ServeSite, wait_for
+from tests.support.serve_site import ServeSite
+from tests.support.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.ray
 

@@ -20,7 +20,8 @@ from ray_app.stack.admin_key import ensure_admin_key
 from ray_app.stack.serving import HttpServer, _with_drain
 from tests.support.console_site import log_in
 from tests.support.serve_load import Load, embed, rows
-from tests.support.serve_site import ServeSite, wait_for
+from tests.support.serve_site import ServeSite
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 

@@ -17,7 +17,8 @@ from ray_app.db.engine import engine_for
 from ray_app.stack.postgres import embedded_url
 from tests.support.collector import Collector, Span, path_of
 from tests.support.fake_gateway import FakeGateway
-from tests.support.serve_site import ServeSite, new_site, wait_for
+from tests.support.serve_site import ServeSite, new_site
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 

@@ -36,10 +36,9 @@ from ray_app.store.routing import open_store
 from ray_app.tenants import Tenant
 from ray_app.workspace import Workspace
 from tests.support.gateway_helpers import QUICK
+from tests.support.waiting import PATIENCE
 
 ADMIN_KEY = "rbadmin_for-tests-only-0123456789"
-#: Seconds to wait for a server to start or to end.
-PATIENCE = 20.0
 
 
 class ChildJobs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -43,10 +42,3 @@ def statuses(gateway: FakeGateway) -> list[int]:
 
 def sizes(gateway: FakeGateway) -> list[int]:
     return [len(request.texts) for request in gateway.requests if request.texts != [HARMLESS]]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)

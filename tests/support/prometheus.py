@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from tests.support.ports import free_port
-from tests.support.serve_site import wait_for
 from tests.support.tools import tool
+from tests.support.waiting import wait_for
 
 FOLDER = Path(__file__).parents[2] / "monitoring" / "prometheus"
 RULES = "rowbeam.rules.yml"
@@ -88,7 +88,7 @@ def running(folder: Path, targets: Path) -> Iterator[Prometheus]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     prometheus = Prometheus(f"http://{address}")
     try:
-        wait_for(prometheus.ready, 30)
+        wait_for(prometheus.ready)
         yield prometheus
     finally:
         prometheus.close()

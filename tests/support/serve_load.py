@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import httpx
 
-from tests.support.serve_site import ServeSite, wait_for
+from tests.support.serve_site import ServeSite
+from tests.support.waiting import wait_for
 
 
 def embed(client: httpx.Client, texts: list[str], model: str = "stub") -> httpx.Response:

@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,9 @@ from ray_app.stack.admin_key import admin_key_path
 from ray_app.stack.embedded import Stack
 from ray_app.stack.processes import processes_where
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 ROWBEAM = Path(sys.executable).with_name("rowbeam")
-#: Seconds for whatever a loaded machine of two cores is slow at.
-PATIENCE = 180.0
-
-
-def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited for {seconds} s"
-        time.sleep(0.1)
 
 
 class ServeSite:

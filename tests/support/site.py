@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from ray_app import Rowbeam
 from ray_app.reports import JobProgress
-from tests.support.serve_site import PATIENCE
+from tests.support.waiting import PATIENCE
 
 TABLE = "pull_requests"
 
@@ -85,7 +85,7 @@ class RunningJob:
             time.sleep(0.05)
         raise AssertionError(f"waited for {seconds} s: {self.latest}")
 
-    def end(self, seconds: float = 180) -> JobProgress:
+    def end(self, seconds: float = PATIENCE) -> JobProgress:
         self.thread.join(seconds)
         if self.fault is not None:
             raise self.fault

@@ -17,7 +17,8 @@ from ray_app.encoders.stub import POISON
 from ray_app.stack.ray_head import RayHead
 from tests.support.fake_gateway import FakeGateway
 from tests.support.prometheus import Prometheus, running
-from tests.support.serve_site import ServeSite, new_site, wait_for
+from tests.support.serve_site import ServeSite, new_site
+from tests.support.waiting import wait_for
 
 KEY = "sk-test-9"
 MODEL = "text-embedding-3-small"

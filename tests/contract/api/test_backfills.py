@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -25,10 +24,9 @@ from ray_app.settings import Settings
 from ray_app.spaces import Preference
 from ray_app.tenants import Tenant
 from tests.support.api_site import ApiSite
+from tests.support.waiting import PATIENCE, wait_for
 
 BODY = {"tables": ["issues"]}
-#: Seconds to wait for what must happen, on a machine with much else to do.
-PATIENCE = 60.0
 
 
 class Submissions:
@@ -73,13 +71,6 @@ def started_id(http: httpx.Client, key: str | None = None) -> str:
     answer = start(http, key)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["job"]["job_id"])
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_a_backfill_is_made_handed_over_and_shown(http: httpx.Client, cluster: Submissions) -> None:
@@ -427,7 +418,7 @@ def test_a_backfill_over_http_runs_to_its_end(make_settings: Callable[..., Setti
         add_rows(site, 20)
         answer = http.post("/v1/backfills", json={"tables": ["pull_requests"]})
         path = answer.headers["location"]
-        wait_for(lambda: http.get(path).json()["job"]["finished_at"] is not None, 180)
+        wait_for(lambda: http.get(path).json()["job"]["finished_at"] is not None)
         job = http.get(path).json()["job"]
         assert (job["state"], job["counts"]["embedded"], job["successful_records"]) == ("succeeded", 20, 20)
         rows = http.get("/v1/coverage").json()["coverage"]

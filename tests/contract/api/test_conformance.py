@@ -27,7 +27,8 @@ from ray_app.spaces import EmbeddingSpace
 from tests.support.api_site import ApiSite
 from tests.support.fake_gateway import FakeGateway
 from tests.support.fake_gateway_steps import items, vector_of
-from tests.support.gateway_helpers import KEY, until
+from tests.support.gateway_helpers import KEY
+from tests.support.waiting import wait_for
 
 
 def client_of(site: ApiSite, key: str, **options: Any) -> openai.OpenAI:
@@ -294,7 +295,7 @@ def test_a_call_that_times_out_frees_its_slot(narrow: openai.OpenAI, held: HeldB
     assert is_admitted(narrow)
     with pytest.raises(openai.APITimeoutError):
         narrow.with_options(timeout=0.3).embeddings.create(model="stub", input="too slow")
-    until(lambda: is_admitted(narrow))
+    wait_for(lambda: is_admitted(narrow))
     assert held.waiting == 0
 
 
@@ -309,7 +310,7 @@ def test_a_call_that_is_cancelled_frees_its_slot(narrow: openai.OpenAI, held: He
             assert task.cancelled()
 
     asyncio.run(call_and_cancel())
-    until(lambda: held.waiting == 0)
+    wait_for(lambda: held.waiting == 0)
     assert is_admitted(narrow)
 
 
@@ -318,7 +319,7 @@ def test_a_slot_in_use_refuses_the_next_call_until_it_is_free(
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(narrow.embeddings.create, model="stub", input="first")
-        until(lambda: held.waiting == 1)
+        wait_for(lambda: held.waiting == 1)
         with pytest.raises(openai.RateLimitError) as caught:
             narrow.embeddings.create(model="stub", input="second")
         held.released = True

@@ -18,7 +18,7 @@ from ray_app.logs import configure_logs
 from ray_app.serving.options import ServingOptions
 from ray_app.settings import Settings
 from tests.support.api_site import ApiSite
-from tests.support.gateway_helpers import until
+from tests.support.waiting import wait_for
 
 SECRET = "db.internal:5432"
 
@@ -224,7 +224,7 @@ def test_the_request_id_is_in_every_line_of_the_log(
     try:
         raising(errors.DatabaseUnavailable(f"Postgres at {SECRET} is gone."))
         shared_http.get("/v1/raise?q=query-value", headers={"x-request-id": "the-id"})
-        until(logged)
+        wait_for(logged)
     finally:
         logger.handlers[:], logger.level = before
     assert len(lines) == 2  # each once

@@ -18,8 +18,8 @@ from tests.support.gateway_helpers import (
     MakeProvider,
     assert_embedded,
     statuses,
-    until,
 )
+from tests.support.waiting import wait_for
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_wait_asked_for_holds_for_other_calls(
     gateway.script(fake.rate_limited(retry_after_ms="300"))
     with ThreadPoolExecutor() as pool:
         first = pool.submit(provider.embed_query, "one")
-        until(lambda: "Next try" in caplog.text)
+        wait_for(lambda: "Next try" in caplog.text)
         provider.embed_query("two")
         first.result()
     refused, *others = gateway.requests
@@ -197,7 +197,7 @@ def test_closing_ends_a_call_that_waits(gateway: FakeGateway, connect: MakeProvi
     gateway.script(fake.Hang())
     with ThreadPoolExecutor() as pool:
         call = pool.submit(provider.embed_documents, TEXTS)
-        until(lambda: bool(gateway.requests))
+        wait_for(lambda: bool(gateway.requests))
         provider.close()
         with pytest.raises(RuntimeError, match="closed"):
             call.result(timeout=10)

@@ -21,8 +21,9 @@ from ray_app.serving.cost_budget import most_tokens
 from ray_app.serving.port import Lane, Purpose
 from ray_app.serving.rate_budget import BURST_SHARE
 from tests.support import fake_gateway_steps as fake
-from tests.support.gateway_helpers import TEXTS, assert_embedded, expected, until
+from tests.support.gateway_helpers import TEXTS, assert_embedded, expected
 from tests.support.proxy_site import ProxySite
+from tests.support.waiting import wait_for
 
 
 def embed(site: ProxySite, texts: Sequence[str], purpose: Purpose = Purpose.DOCUMENT) -> Embedded:
@@ -113,7 +114,7 @@ def test_a_caller_that_hangs_up_is_charged_for_what_is_on_the_wire(proxy_site: P
 
     asyncio.run(main())
     requests = proxy_site.gateway.requests
-    until(lambda: all(request.status for request in requests))
+    wait_for(lambda: all(request.status for request in requests))
     assert 0 < len(requests) < 100, "nothing more is sent"
     charged = proxy_site.gateway.charged
     assert charged > 0
