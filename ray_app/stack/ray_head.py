@@ -46,6 +46,8 @@ _STOP_SECONDS: Final = 5.0
 _NOTICE_SECONDS: Final = 1.0
 _KILL_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
+#: What ``ray start`` leaves in the session's folder when it has started.
+_ADDRESS_FILE: Final = "ray_current_cluster"
 #: The title of the process that every Serve has one of.
 _SERVE: Final = "ray::ServeController"
 _LOG_LINES: Final = 3
@@ -195,20 +197,25 @@ class RayHead:
             )
 
     def _wait_ready(self, record: HeadRecord, process: subprocess.Popen[bytes]) -> None:
-        """The agent takes jobs and comes up last; the dashboard takes them in."""
+        """The agent takes jobs and comes up last; the dashboard takes them in.
+
+        Ray itself may still give up, when its node is not in the cluster 30 seconds after its start: it has
+        not once the file with the cluster's address is there.
+        """
         token = Path(record.token_path).read_text(encoding="ascii")
         waiting = [f"{record.agent_url}/api/local_raylet_healthz", f"{record.dashboard_url}/api/version"]
+        joined = Path(record.session) / _ADDRESS_FILE
         deadline = time.monotonic() + _START_SECONDS
         # Not through a proxy: it is this machine.
         with httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=5, trust_env=False) as client:
-            while waiting:
+            while waiting or not joined.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
                     ended = process.poll() is not None
                     what = "ended" if ended else f"took over {_START_SECONDS:.0f} s"
                     raise (_EndedEarly if ended else RayUnavailable)(
                         f"Ray did not start, it {what}: {self._last_words()}", hint=f"See {self.log}."
                     )
-                if _answers(client, waiting[0]):
+                if waiting and _answers(client, waiting[0]):
                     del waiting[0]
                 else:
                     time.sleep(_POLL_SECONDS)

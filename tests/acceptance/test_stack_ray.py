@@ -262,6 +262,39 @@ def test_a_head_that_does_not_start_says_why_and_leaves_nothing(
     assert not (home / "run" / "ray.json").exists()
 
 
+#: What Ray calls in a starting head: the first one gives up when it answers already, as one does whose node
+#: is not in the cluster after 30 seconds.
+GIVES_UP = """
+import pathlib, time
+from ray._private import services
+
+def hook(parameters, head):
+    first = pathlib.Path(__file__).with_name("first")
+    if not first.exists():
+        first.touch()
+        services.get_node = give_up
+
+def give_up(address, node):
+    time.sleep(15)
+    raise Exception("The current node timed out during startup.")
+"""
+
+
+def test_a_head_that_ray_gives_up_late_is_started_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gives_up.py").write_text(GIVES_UP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("RAY_START_HOOK", "gives_up.hook")
+    stack = Stack(Settings(home=home))
+    started = stack.up().head
+    assert (tmp_path / "first").exists()
+    assert "Ray runtime started" in (home / "run" / "ray.log").read_text(), "the second's"
+    assert started is not None
+    assert stack.status().head == started
+    stack.down()
+
+
 def test_somebody_elses_cluster_is_left_alone(home: Path) -> None:
     settings = Settings(home=home, ray_address="192.0.2.1:6379")
     status = Stack(settings).up()
