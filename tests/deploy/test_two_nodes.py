@@ -14,6 +14,7 @@ from ray_app.settings import Settings
 from tests.conftest import fresh_database
 from tests.support.documents import commands
 from tests.support.ray_nodes import Cluster
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.ray
 
@@ -80,7 +81,7 @@ def test_a_submitted_backfill_is_watched_to_its_end(cluster: Cluster, rowbeam: R
     submit, ask, read, nodes = [command for command in commands("running.md") if command.startswith("ray ")]
     cluster.shell(submit)
     seen: list[int] = []
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE
     while status(cluster, "backfill") in ("PENDING", "RUNNING"):
         assert time.monotonic() < deadline, cluster.shell(read)
         seen += [job.processed_records for job in rowbeam.jobs(include_ended=True)]

@@ -7,9 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,6 +19,7 @@ from ray_app.stack.processes import descendants, kill, processes_where
 from ray_app.stack.ray_token import ray_variables
 from tests.support.deploy_files import ROOT, VENV, environment_example, ports, unit_command, unit_setting
 from tests.support.ports import free_ports
+from tests.support.waiting import wait_for
 
 #: The head's address. Of 127.0.0.1 Ray makes the machine's outer address in a cluster of several nodes; any
 #: other of the loopback network is left alone.
@@ -28,8 +28,11 @@ HOST = "127.0.0.2"
 #: take a driver to the head's raylet, on whichever node it runs, when it finds one on the machine.
 _ALONE = ("unshare", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
 _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
-#: Seconds for a node to come up beside everything else that a test run starts.
-START_SECONDS = 60.0
+#: Starts of a node. Ray gives one up whose GCS or raylet is silent for 30 seconds, as a loaded machine can
+#: make them; systemd starts the next.
+STARTS = 3
+#: Written when ``ray start`` has found its node in the cluster.
+_ADDRESS_FILE = "ray_current_cluster"
 #: Bytes of a node's object store.
 OBJECT_STORE = 128 * 1024**2
 
@@ -72,6 +75,9 @@ class Node:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
+    def has_joined(self) -> bool:
+        return (self.folder / _ADDRESS_FILE).exists()
+
     def members(self) -> set[psutil.Process]:
         """Every process of the node, those that outlived their parent too."""
         mine = f"{self.folder}/"
@@ -90,6 +96,10 @@ class Node:
         assert kill(self.members(), 20) == []
         self._process.wait()
         self._log.close()
+
+
+def _has_settled(node: Node, is_up: Callable[[], bool]) -> bool:
+    return node.has_ended() or (node.has_joined() and is_up())
 
 
 class Cluster:
@@ -132,18 +142,14 @@ class Cluster:
 
     def start_head(self) -> Node:
         """The one node with a GCS; after a kill another, on the same ports."""
-        # With it, Ray takes a worker on this machine for a sign that the killed head runs.
-        (self._folder / "head" / "ray_current_cluster").unlink(missing_ok=True)
-        self.head = self._start("rowbeam-head", self._ports, "head")
-        self._wait_answering(self.head)
+        self.head = self._start("rowbeam-head", self._ports, "head", is_up=self._dashboard_answers)
         return self.head
 
     def start_worker(self, cpus: int, address: str = "127.0.0.3") -> Node:
         names = list(ports(unit_command("rowbeam-worker")))
         own = dict(zip(names, free_ports(len(names)), strict=True))
-        node = self._start(
-            "rowbeam-worker", own, f"w{len(self.workers)}", f"--num-cpus={cpus}", address=address
-        )
+        name = f"w{len(self.workers)}"
+        node = self._start("rowbeam-worker", own, name, f"--num-cpus={cpus}", address=address)
         self.workers.append(node)
         return node
 
@@ -188,19 +194,39 @@ class Cluster:
             return alive_nodes(client)
 
     def wait_for_nodes(self, count: int) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        seen = 0
-        while seen < count:
+        def are_there() -> bool:
             assert self.head is not None
-            assert not self.head.has_ended(), self.head.log
-            assert time.monotonic() < deadline, (
-                f"{seen} of {count} nodes: {[node.log for node in (self.head, *self.workers)]}"
-            )
-            time.sleep(0.3)
-            with suppress(httpx.TransportError):
-                seen = self.alive_nodes()
+            for node in (self.head, *self.workers):
+                assert not node.has_ended(), node.log
+            try:
+                return self.alive_nodes() >= count
+            except httpx.TransportError:
+                return False
 
-    def _start(self, unit: str, own: Mapping[str, int], name: str, *more: str, address: str = HOST) -> Node:
+        wait_for(are_there)
+
+    def _start(
+        self,
+        unit: str,
+        own: Mapping[str, int],
+        name: str,
+        *more: str,
+        address: str = HOST,
+        is_up: Callable[[], bool] = lambda: True,
+    ) -> Node:
+        """A node that has joined the cluster and ``is_up``. One that ends is started again, as by systemd."""
+        assert unit_setting(unit, "Restart") == "always"
+        for _ in range(STARTS):
+            # With it, Ray takes a worker on this machine for a sign that a killed head runs.
+            (self._folder / name / _ADDRESS_FILE).unlink(missing_ok=True)
+            node = self._run(unit, own, name, *more, address=address)
+            wait_for(partial(_has_settled, node, is_up))
+            if not node.has_ended():
+                return node
+            node.kill()
+        raise AssertionError(node.log)
+
+    def _run(self, unit: str, own: Mapping[str, int], name: str, *more: str, address: str) -> Node:
         variables = self.environment | {"ROWBEAM_HEAD": HOST}
         folder = self._folder / name
         head = f"--address={self.address}"
@@ -225,15 +251,9 @@ class Cluster:
         command += ["--min-worker-port=0", "--max-worker-port=0"]
         return Node([*machine(name), *command] if unit == "rowbeam-worker" else command, variables, folder)
 
-    def _wait_answering(self, node: Node) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        with self.http() as client:
-            while True:
-                assert not node.has_ended(), node.log
-                assert time.monotonic() < deadline, node.log
-                try:
-                    if client.get("/api/version").status_code == httpx.codes.OK:
-                        return
-                except httpx.TransportError:
-                    pass
-                time.sleep(0.2)
+    def _dashboard_answers(self) -> bool:
+        try:
+            with self.http() as client:
+                return client.get("/api/version").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False

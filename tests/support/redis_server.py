@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tests.support.ports import free_port
 from tests.support.tools import tool
+from tests.support.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,17 @@ def redis_server(folder: Path) -> Iterator[Redis]:
         assert process.stdin is not None
         process.stdin.write(config.encode())
         process.stdin.close()
-        _wait(port, process)
+        wait_for(lambda: _answers(port, process))
         yield Redis(port, password, process)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        assert process.poll() is None, f"redis-server ended with status {process.returncode}"
-        assert time.monotonic() < deadline, f"redis-server does not answer within {seconds:g} s"
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1):
-                return
-        except OSError:
-            time.sleep(0.05)
+def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, f"redis-server ended with status {process.returncode}"
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    except OSError:
+        return False
