@@ -40,14 +40,14 @@ def test_what_passes_is_retried(gateway: FakeGateway, connect: MakeProvider, ste
 
 
 def test_a_request_that_times_out_is_retried(gateway: FakeGateway, connect: MakeProvider) -> None:
-    provider = connect(gateway, timeout=0.2)
+    provider = connect(gateway, timeout=1.0)
     gateway.script(fake.Hang())
     assert_embedded(provider.embed_documents(TEXTS), TEXTS)
     assert len(gateway.requests) == 2
 
 
 def test_an_answer_that_trickles_in_times_out_as_a_whole(gateway: FakeGateway, connect: MakeProvider) -> None:
-    provider = connect(gateway, timeout=0.3)
+    provider = connect(gateway, timeout=1.0)
     gateway.script(fake.Trickle(0.02))
     assert_embedded(provider.embed_documents(TEXTS), TEXTS)
     assert len(gateway.requests) == 2
@@ -121,7 +121,7 @@ def test_a_failure_ends_the_waits_of_its_call(gateway: FakeGateway, connect: Mak
 def test_an_outage_ends_when_the_budget_does(
     gateway: FakeGateway, connect: MakeProvider, status: int
 ) -> None:
-    provider = connect(gateway, outage_budget=0.3)
+    provider = connect(gateway, outage_budget=1.0)
     with gateway.outage(fake.error(status)), pytest.raises(ProviderUnavailable, match=f"HTTP {status}"):
         provider.embed_documents(TEXTS)
     assert len(gateway.requests) > 1

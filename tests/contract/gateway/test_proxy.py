@@ -126,14 +126,18 @@ def test_callers_and_jobs_share_one_limit_and_callers_come_first(proxy_site: Pro
         async with proxy_site.proxy(requests_per_minute=600) as proxy:
             bulk = [
                 asyncio.create_task(proxy.embed(proxy_site.call(proxy, [f"bulk {n}"], lane=Lane.BULK)))
-                for n in range(70)
+                for n in range(400)  # more than leave in half a minute, whatever stalls
             ]
             while len(proxy_site.gateway.requests) < 40:
                 await asyncio.sleep(0.01)
             online = [proxy_site.call(proxy, [f"online {n}"]) for n in range(10)]
             await asyncio.gather(*(proxy.embed(call) for call in online))
             assert sum(not task.done() for task in bulk) > 10, "jobs still wait while callers are answered"
-            await asyncio.gather(*bulk)
+            while len(proxy_site.gateway.requests) < 75:
+                await asyncio.sleep(0.01)
+            for task in bulk:
+                task.cancel()
+            await asyncio.gather(*bulk, return_exceptions=True)
 
     asyncio.run(main())
     check_rate([request.at for request in proxy_site.gateway.requests], limit=600)
