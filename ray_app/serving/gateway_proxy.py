@@ -165,6 +165,7 @@ class GatewayProxy:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             request.abandon()
+            task.add_done_callback(_end_unheard)
             raise
 
     async def check(self) -> None:
@@ -274,3 +275,10 @@ class GatewayProxy:
 
     async def _read_standing(self, incarnation: UUID, month: date) -> Standing:
         return await asyncio.to_thread(read_standing, self._ledger, incarnation, month)
+
+
+def _end_unheard(task: asyncio.Task[Embedded]) -> None:
+    """Take what a call raised whose caller has gone; asyncio would log all of it as never retrieved."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, RowbeamError):
+        logger.error("A call whose caller had gone failed.", exc_info=error)

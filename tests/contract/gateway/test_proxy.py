@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -101,7 +102,9 @@ def test_what_was_spent_before_a_restart_counts(proxy_site: ProxySite) -> None:
         embed(proxy_site, TEXTS)
 
 
-def test_a_caller_that_hangs_up_is_charged_for_what_is_on_the_wire(proxy_site: ProxySite) -> None:
+def test_a_caller_that_hangs_up_is_charged_for_what_is_on_the_wire(
+    proxy_site: ProxySite, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         async with proxy_site.proxy(max_inputs=1) as proxy:
             proxy_site.gateway.behaviour.latency = 0.2
@@ -119,6 +122,8 @@ def test_a_caller_that_hangs_up_is_charged_for_what_is_on_the_wire(proxy_site: P
     charged = proxy_site.gateway.charged
     assert charged > 0
     assert proxy_site.recorded() == (charged, Decimal(charged))
+    gc.collect()
+    assert "never retrieved" not in caplog.text, "that the caller has gone is no error"
 
 
 def test_callers_and_jobs_share_one_limit_and_callers_come_first(proxy_site: ProxySite) -> None:
