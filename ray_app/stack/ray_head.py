@@ -33,13 +33,12 @@ from ray_app.stack.processes import (
     wait_gone,
 )
 from ray_app.stack.ray_command import HOST, Ports, start_command
-from ray_app.stack.ray_token import ray_variables
+from ray_app.stack.ray_token import NODE_SECONDS, ray_variables
 
 #: Logical CPUs of the head. They limit what is placed, not what is computed: a job's stages take 1.75
 #: and Serve's replicas 2.35, which must fit on two cores too, or the job would wait for ever.
 _MIN_CPUS: Final = 5
-#: Seconds for a head to answer (7 on two cores), and for job drivers, the head and what is killed to end.
-_START_SECONDS: Final = 120.0
+#: Seconds for job drivers, the head and what is killed to end.
 _DRIVER_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 5.0
 #: Seconds until a head has begun to end: an actor that ends before that is started again.
@@ -199,19 +198,19 @@ class RayHead:
     def _wait_ready(self, record: HeadRecord, process: subprocess.Popen[bytes]) -> None:
         """The agent takes jobs and comes up last; the dashboard takes them in.
 
-        Ray itself may still give up, when its node is not in the cluster 30 seconds after its start: it has
-        not once the file with the cluster's address is there.
+        Ray may still give its node up after that. It will not once the file with the cluster's address is
+        there.
         """
         token = Path(record.token_path).read_text(encoding="ascii")
         waiting = [f"{record.agent_url}/api/local_raylet_healthz", f"{record.dashboard_url}/api/version"]
         joined = Path(record.session) / _ADDRESS_FILE
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + NODE_SECONDS
         # Not through a proxy: it is this machine.
         with httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=5, trust_env=False) as client:
             while waiting or not joined.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
                     ended = process.poll() is not None
-                    what = "ended" if ended else f"took over {_START_SECONDS:.0f} s"
+                    what = "ended" if ended else f"took over {NODE_SECONDS} s"
                     raise (_EndedEarly if ended else RayUnavailable)(
                         f"Ray did not start, it {what}: {self._last_words()}", hint=f"See {self.log}."
                     )

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -292,6 +293,37 @@ def test_a_head_that_ray_gives_up_late_is_started_again(
     assert "Ray runtime started" in (home / "run" / "ray.log").read_text(), "the second's"
     assert started is not None
     assert stack.status().head == started
+    stack.down()
+
+
+#: In every starting head: its raylet stands still for longer than Ray waits by default.
+STANDS_STILL = """
+import signal, threading
+from ray._private import services
+
+def hook(parameters, head):
+    start = services.start_raylet
+
+    def start_and_stop(*arguments, **options):
+        raylet = start(*arguments, **options)
+        raylet.process.send_signal(signal.SIGSTOP)
+        threading.Timer(35, raylet.process.send_signal, [signal.SIGCONT]).start()
+        return raylet
+
+    services.start_raylet = start_and_stop
+"""
+
+
+def test_a_head_that_is_slow_to_come_up_is_waited_for(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stands_still.py").write_text(STANDS_STILL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("RAY_START_HOOK", "stands_still.hook")
+    stack = Stack(Settings(home=home))
+    began = time.monotonic()
+    assert stack.up().head is not None
+    assert time.monotonic() - began > 35, "or it never stood still"
     stack.down()
 
 
