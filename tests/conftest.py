@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
@@ -23,6 +24,11 @@ for name in [name for name in os.environ if name.startswith(("ROWBEAM_", "RAY_")
     if not name.startswith("ROWBEAM_TEST_"):
         del os.environ[name]
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "HF_HUB_OFFLINE": "1"}
+# How long an example takes says more about the machine than about what is tested.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

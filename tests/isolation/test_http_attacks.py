@@ -49,7 +49,6 @@ def storm(arena: Arena, rounds: int) -> Counter[str]:
 
     @settings(
         max_examples=rounds,
-        deadline=None,
         database=None,
         # A round is long on purpose, and shrinking it would attack thousands of times more.
         phases=[Phase.generate],

@@ -153,7 +153,6 @@ def storm(twins: Twins) -> int:
 
     @settings(
         max_examples=ROUNDS[twins.kind],
-        deadline=None,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),

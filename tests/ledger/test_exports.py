@@ -540,7 +540,7 @@ _PAYLOADS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=_PAYLOADS, snippet=st.text(st.characters(blacklist_categories=["Cs"]), max_size=50))
 def test_any_payload_and_text_survives_the_columns(source: Place, data: dict[str, Any], snippet: str) -> None:
     from ray_app.db import copies as ledger_copies

@@ -67,7 +67,7 @@ def needs_work(site: Site) -> bool:
     return not diff.clean or bool(reader.gone(None, None)[0])
 
 
-@hypothesis_settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(CHANGES, st.integers(0, ROWS - 1)), max_size=3))
 def test_what_has_changed_is_never_settled_and_what_has_not_always_is(
     site: Site, changes: list[tuple[tuple[str, Any], int]]

@@ -223,7 +223,7 @@ def test_a_repair_that_breaks_off_leaves_no_lock(place: Place, monkeypatch: pyte
     place.check_mended(place.look(Repair()), ROWS)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_drift_is_found_to_the_record_and_mended(place: Place, data: st.DataObject) -> None:
     """Rows, ledger rows and points taken out or changed in any combination, as a naive comparison has it."""

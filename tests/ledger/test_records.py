@@ -426,7 +426,7 @@ states = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pushes=states)
 def test_whatever_the_order_and_overlap_the_newest_state_stays(
     site: PushSite, pushes: list[tuple[int, str]]

@@ -62,7 +62,7 @@ def test_ranges_of_any_key_type_cover_every_row_once(
     assert all(part.expected <= size for part in ranges)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ids=st.sets(st.text(alphabet=st.characters(exclude_characters="\x00", codec="utf-8"), max_size=8)),
     size=st.integers(1, 5),

@@ -123,7 +123,7 @@ class Admitting(RuleBasedStateMachine):
 
 
 TestAdmitting = Admitting.TestCase
-TestAdmitting.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAdmitting.settings = settings(max_examples=150, stateful_step_count=40)
 
 arrivals = st.lists(
     st.tuples(st.floats(0, 20), st.integers(0, 200), st.integers(0, 200), st.floats(0, GRACE * 0.9)),
@@ -135,7 +135,6 @@ arrivals = st.lists(
 
 
 @given(arrivals)
-@settings(deadline=None)
 def test_whoever_waits_as_long_as_told_is_let_in(plan: list[tuple[float, int, int, float]]) -> None:
     """Sizes above a minute's worth, true sizes that differ and clients that come a little late included."""
     world = World()
@@ -163,7 +162,6 @@ def test_whoever_waits_as_long_as_told_is_let_in(plan: list[tuple[float, int, in
     st.integers(1, 4),
     st.sampled_from(["slots", "requests"]),
 )
-@settings(deadline=None)
 def test_where_requests_take_equally_long_the_wait_for_a_slot_is_true(
     gaps: list[float], slots: int, limit: str
 ) -> None:

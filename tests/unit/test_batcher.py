@@ -123,7 +123,7 @@ CALLERS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(callers=CALLERS, budget=st.integers(1, 24))
 def test_each_caller_gets_its_own_vectors_in_its_own_order(callers: list[Caller], budget: int) -> None:
     async def call(made: Site, caller: Caller) -> Encoded:

@@ -46,9 +46,7 @@ texts = st.one_of(
     st.text(max_size=300),
     st.lists(st.tuples(words, spaces), max_size=60).map(lambda parts: "".join(map("".join, parts))),
 )
-any_texts = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+any_texts = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_app.client import (
@@ -253,7 +253,6 @@ plans = st.tuples(
 
 
 @given(plans)
-@settings(deadline=None)
 def test_no_row_is_lost_or_counted_twice_whatever_happens(
     plan: tuple[list[int], list[str], int, bool],
 ) -> None:

@@ -83,7 +83,7 @@ def test_a_call_with_nothing_under_way_is_sent_at_once_and_as_it_is() -> None:
     asyncio.run(check())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=SMALL_TEXTS), min_size=1, max_size=12))
 def test_everyone_gets_the_own_texts_answers(requests: list[list[int]]) -> None:
     async def check() -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_app.db.budgets import Standing
@@ -52,7 +52,6 @@ async def spend(budgets: CostBudgets, bound: int, charged: int, seconds: float =
         account.close()
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 300),
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 100), st.floats(0, 5)), min_size=100, max_size=100),
@@ -211,7 +210,6 @@ def test_a_budget_without_a_price_buys_nothing() -> None:
     run_virtual(main())
 
 
-@settings(deadline=None)
 @given(st.lists(st.text()))
 def test_the_bound_is_at_least_the_bytes(texts: list[str]) -> None:
     assert most_tokens(texts) >= sum(len(text.encode()) for text in texts)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_app.errors import (
@@ -423,7 +423,6 @@ def test_what_is_not_ready_is_named() -> None:
     run(test())
 
 
-@settings(deadline=None)
 @given(
     outcomes=st.lists(
         st.tuples(st.sampled_from(["ok", "out", "full", "short", "spent", "cancel"]), st.floats(0, 3)),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_app.errors import Overloaded
@@ -39,7 +39,6 @@ async def departures(rate: RateBudget, sizes: list[tuple[int, Lane]]) -> list[tu
     return left
 
 
-@settings(deadline=None)
 @given(
     st.integers(10, 200),
     st.integers(1000, 100_000),

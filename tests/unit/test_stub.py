@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_app.encoders.stub import POISON, STUB_SPACE, StubEncoder, StubOptions, WordChunker
@@ -16,7 +16,6 @@ from ray_app.errors import ConfigError, ItemError
 any_text = st.text(st.characters(), max_size=200)
 
 
-@settings(deadline=None)
 @given(st.lists(any_text, max_size=20))
 def test_vectors_are_unit_length_and_depend_on_the_text_alone(texts: list[str]) -> None:
     together = StubEncoder().encode(texts)
@@ -83,7 +82,6 @@ def test_a_latency_that_is_no_number_is_refused(value: str) -> None:
         StubOptions.parse(value)
 
 
-@settings(deadline=None)
 @given(any_text)
 def test_word_chunks_are_exact_pieces_that_cover_the_text(text: str) -> None:
     chunks = WordChunker().chunk([text])[0]

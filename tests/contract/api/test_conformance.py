@@ -196,7 +196,7 @@ TEXTS = st.lists(st.integers(0, 30).map(lambda number: f"text number {number}"),
 
 
 @given(TEXTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_text_gets_its_own_vector_in_its_own_place(client: openai.OpenAI, texts: list[str]) -> None:
     """Duplicates, and sizes beyond what one provider is handed at once, included."""
     answer = client.embeddings.create(model="stub", input=texts)
@@ -227,7 +227,7 @@ def proxied(gateway: FakeGateway, make_settings: Callable[..., Settings]) -> Ite
 
 
 @given(texts=TEXTS, max_inputs=st.integers(20, 200), seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_gateway_that_shuffles_and_takes_few_at_once_changes_nothing(
     gateway: FakeGateway, proxied: openai.OpenAI, texts: list[str], max_inputs: int, seed: int
 ) -> None:

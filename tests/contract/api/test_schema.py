@@ -86,7 +86,6 @@ class Caller:
 
         @settings(
             max_examples=MANY if self._may(operation) else FEW,
-            deadline=None,
             derandomize=True,
             database=None,
             phases=[Phase.explicit, Phase.generate],

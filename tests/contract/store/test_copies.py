@@ -98,7 +98,7 @@ def test_a_copy_replaces_what_is_there_whatever_its_version(world: World) -> Non
 
 
 @given(text=TEXTS, data=DATA, version=st.integers(0, 2**53 - 1))
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_point_says_comes_along(world: World, text: str, data: dict, version: int) -> None:
     theirs, ours, index = world.tenant(), world.tenant(), world.index()
     point = replace(meta("1", 0, text), data=data, provider=text)

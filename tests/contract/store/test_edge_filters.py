@@ -61,7 +61,7 @@ def oracle_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeStore
     store.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=st.lists(ROW, min_size=1, max_size=6), conditions=st.lists(CONDITION, max_size=3))
 def test_filters_mean_what_they_mean_in_python(
     oracle_store: EdgeStore, rows: list[dict[str, Any]], conditions: list[tuple[str, str, Any]]
