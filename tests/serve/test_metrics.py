@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ pytestmark = pytest.mark.ray
 
 #: No other test of the server has to do with this table.
 TABLE = "issues"
+#: What goes with the job that it tells of.
+JOB_GAUGES = {
+    f"ray_rowbeam_job_{name}" for name in ("last_part_age_seconds", "records", "records_per_second")
+}
 #: What a server without a gateway does not have.
 GATEWAY = "ray_rowbeam_gateway_"
 
@@ -37,7 +43,7 @@ class Traffic:
     job: dict[str, Any]
     usage: dict[str, Any]
     #: All that was scraped until what has happened was there.
-    seen: dict[str, Family] = field(default_factory=dict)
+    seen: dict[str, Family]
 
 
 def url(site: ServeSite) -> str:
@@ -63,6 +69,25 @@ def run_job(site: ServeSite, key: str) -> dict[str, Any]:
         return job()
 
 
+@contextmanager
+def scraping(site: ServeSite) -> Iterator[dict[str, Family]]:
+    """All that is scraped while the block runs: a job's gauges go with it."""
+    seen: dict[str, Family] = {}
+    ended = threading.Event()
+
+    def scrape_on() -> None:
+        while not ended.wait(1):
+            seen.update(scrape(url(site)))
+
+    scraper = threading.Thread(target=scrape_on)
+    scraper.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        scraper.join()
+
+
 @pytest.fixture(scope="module")
 def traffic(site: ServeSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traffic]:
     tenant, key = site.add_tenant()
@@ -75,7 +100,9 @@ def traffic(site: ServeSite, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         assert client.put(f"/v1/tables/{TABLE}/records", json={"records": issues(1, 20)}).status_code == 200
         assert client.post("/v1/search", json={"text": "issue", "tables": [TABLE]}).status_code == 200
         assert client.get("/v1/nothing").status_code == 404
-        job = run_job(site, key)
+        with scraping(site) as seen:
+            job = run_job(site, key)
+            wait_for(lambda: JOB_GAUGES.issubset(seen))
         assert run_job(site, key)["counts"]["unchanged"] == 121  # settled by its driver, without a cluster
         usage = client.get("/v1/usage").json()
     assert job["state"] == "succeeded", job
@@ -87,7 +114,7 @@ def traffic(site: ServeSite, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     engine.dispose()
     site.rowbeam("sync", "--install", "--table", TABLE)
     site.rowbeam("sync", "--tenant", tenant, "--every", "3600")
-    yield Traffic(tenant, key, str(incarnation), job, usage)
+    yield Traffic(tenant, key, str(incarnation), job, usage, seen)
     site.rowbeam("sync", "--uninstall")
 
 
@@ -100,7 +127,6 @@ def test_a_scrape_has_what_is_documented_and_the_numbers_of_the_ledger(
     tokens = sum(row["tokens"] for row in rows)
 
     def all_there() -> bool:
-        # A job's gauges go with it, so what was there once counts.
         seen.update(scrape(url(site)))
         read = add_up(seen, "ray_rowbeam_records_total", table=TABLE, source="job")
         known = add_up(seen, "ray_rowbeam_tokens_total", table=TABLE) >= tokens and read >= 2 * 122

@@ -44,6 +44,7 @@ from tests.support.console_site import (
     send,
     token_in,
 )
+from tests.support.waiting import wait_for
 
 HOSTILE = "<script>alert('x')</script>\"&{{7*7}}"
 
@@ -474,8 +475,16 @@ def test_coverage_is_counted_by_row_and_given_in_percent(
     add_rows(site, globex, 1, first=49_999, title=" ")
     with site.workspace.source.begin() as connection:
         connection.execute(text(f"UPDATE {TABLE} SET title = NULL WHERE id = 49999"))
-    shown = http.get(f"/console/tenants/{globex}").text
-    (line,) = re.findall(rf'<tr id="index-{TABLE}-content">(.*?)</tr>', shown, re.DOTALL)
+    lines: list[str] = []
+
+    def is_counted() -> bool:
+        """A page does not wait for long."""
+        shown = http.get(f"/console/tenants/{globex}").text
+        lines[:] = re.findall(rf'<tr id="index-{TABLE}-content">(.*?)</tr>', shown, re.DOTALL)
+        return bool(lines)
+
+    wait_for(is_counted)
+    (line,) = lines
     cells = re.sub(r"<[^>]+>", " ", line).split()
     assert cells == [TABLE, "content", "0.0", "%", "0.0", "%", "9", *"000100", "no", "index", "yet"]
     listed = http.get("/console/tenants", params={"name": globex}).text

@@ -157,7 +157,7 @@ def test_vectors_that_are_left_out_are_asked_for_again(proxy_site: ProxySite) ->
 
 def test_a_wrong_dimension_is_paid_for_once_not_by_every_caller(proxy_site: ProxySite) -> None:
     async def main() -> None:
-        async with proxy_site.proxy() as proxy:
+        async with proxy_site.proxy(policy=replace(SOON, refused_cool_down=60)) as proxy:
             proxy_site.gateway.dimensions = 4
             call = proxy_site.call(proxy, ["a text"])
             with pytest.raises(ProviderRefused, match="4 dimensions where 8"):
