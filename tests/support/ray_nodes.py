@@ -28,8 +28,7 @@ HOST = "127.0.0.2"
 #: take a driver to the head's raylet, on whichever node it runs, when it finds one on the machine.
 _ALONE = ("unshare", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
 _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
-#: Starts of a node. Ray gives one up whose GCS or raylet is silent for 30 seconds, as a loaded machine can
-#: make them; systemd starts the next.
+#: Starts of a node: where Ray gives up one that does not come up in time, systemd starts the next.
 STARTS = 3
 #: Written when ``ray start`` has found its node in the cluster.
 _ADDRESS_FILE = "ray_current_cluster"
