@@ -33,12 +33,15 @@ from ray_app.stack.processes import (
     wait_gone,
 )
 from ray_app.stack.ray_command import HOST, Ports, start_command
-from ray_app.stack.ray_token import NODE_SECONDS, ray_variables
+from ray_app.stack.ray_token import ray_variables
 
 #: Logical CPUs of the head. They limit what is placed, not what is computed: a job's stages take 1.75
 #: and Serve's replicas 2.35, which must fit on two cores too, or the job would wait for ever.
 _MIN_CPUS: Final = 5
-#: Seconds for job drivers, the head and what is killed to end.
+#: Times that a head is started when it ends by itself.
+_STARTS: Final = 4
+#: Seconds for a head to answer (7 on two cores), and for job drivers, the head and what is killed to end.
+_START_SECONDS: Final = 120.0
 _DRIVER_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 5.0
 #: Seconds until a head has begun to end: an actor that ends before that is started again.
@@ -109,9 +112,12 @@ class RayHead:
         Raises:
             RayUnavailable: it did not start; nothing of it is left running.
         """
-        with suppress(_EndedEarly):
-            return self._start(keep)
-        # Somebody else can take a port between its choice and Ray's use of it; there are others.
+        # Somebody else can take a port between its choice and Ray's use of it; there are others. And a raylet
+        # ends itself when its agent, a Python process, is not up in 15 s, which nothing can change: beside
+        # other work that is a matter of luck.
+        for _ in range(_STARTS - 1):
+            with suppress(_EndedEarly):
+                return self._start(keep)
         try:
             return self._start(keep)
         except _EndedEarly as error:
@@ -198,19 +204,19 @@ class RayHead:
     def _wait_ready(self, record: HeadRecord, process: subprocess.Popen[bytes]) -> None:
         """The agent takes jobs and comes up last; the dashboard takes them in.
 
-        Ray may still give its node up after that. It will not once the file with the cluster's address is
-        there.
+        Ray itself may still give up, when its node is not in the cluster 30 seconds after its start; it has
+        not, once the file with the cluster's address is there.
         """
         token = Path(record.token_path).read_text(encoding="ascii")
         waiting = [f"{record.agent_url}/api/local_raylet_healthz", f"{record.dashboard_url}/api/version"]
         joined = Path(record.session) / _ADDRESS_FILE
-        deadline = time.monotonic() + NODE_SECONDS
+        deadline = time.monotonic() + _START_SECONDS
         # Not through a proxy: it is this machine.
         with httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=5, trust_env=False) as client:
             while waiting or not joined.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
                     ended = process.poll() is not None
-                    what = "ended" if ended else f"took over {NODE_SECONDS} s"
+                    what = "ended" if ended else f"took over {_START_SECONDS:.0f} s"
                     raise (_EndedEarly if ended else RayUnavailable)(
                         f"Ray did not start, it {what}: {self._last_words()}", hint=f"See {self.log}."
                     )

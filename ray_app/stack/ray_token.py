@@ -13,8 +13,6 @@ from ray_app.errors import RayUnavailable
 from ray_app.settings import Settings
 from ray_app.stack.files import exclusive, os_errors_as, private_folder, write_private
 
-#: Seconds for a node of a cluster to come up; a tenth is enough on two cores with nothing else to do.
-NODE_SECONDS: Final = 120
 _LOCK_SECONDS: Final = 10.0
 
 
@@ -56,6 +54,4 @@ def ray_variables(settings: Settings) -> dict[str, str]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # Ray's default of 15 leaves an encoder a thirtieth of a core beside any other busy process.
         "RAY_worker_niceness": "0",
-        # Ray gives a node up whose raylet is not in the cluster after 30 s, as on a machine with much to do.
-        "RAY_raylet_start_wait_time_s": str(NODE_SECONDS),
     }

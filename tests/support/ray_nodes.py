@@ -28,8 +28,8 @@ HOST = "127.0.0.2"
 #: take a driver to the head's raylet, on whichever node it runs, when it finds one on the machine.
 _ALONE = ("unshare", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
 _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
-#: Starts of a node: where Ray gives up one that does not come up in time, systemd starts the next.
-STARTS = 3
+#: Starts of a node: Ray gives up one whose agent is not up in 15 seconds, and systemd starts the next.
+STARTS = 5
 #: Written when ``ray start`` has found its node in the cluster.
 _ADDRESS_FILE = "ray_current_cluster"
 #: Bytes of a node's object store.

@@ -50,7 +50,7 @@ class ServeSite:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE + 60,
+            timeout=2 * PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
