@@ -52,6 +52,11 @@ def machine(name: str) -> list[str]:
     return [*_ALONE, *unprivileged, *_NAMED, name]
 
 
+def _first_served() -> list[str]:
+    """The beginning of a head's command line: its agent has 15 seconds, whatever else the machine does."""
+    return ["nice", "-n", "-10"] if os.geteuid() == 0 else []
+
+
 class Node:
     """One machine of the cluster, or what plays one: the processes of one ``ray start``."""
 
@@ -248,7 +253,8 @@ class Cluster:
             word for word in command if not word.startswith(("--min-worker-port", "--max-worker-port"))
         ]
         command += ["--min-worker-port=0", "--max-worker-port=0"]
-        return Node([*machine(name), *command] if unit == "rowbeam-worker" else command, variables, folder)
+        before = machine(name) if unit == "rowbeam-worker" else _first_served()
+        return Node([*before, *command], variables, folder)
 
     def _dashboard_answers(self) -> bool:
         try:
