@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 from ray_app.settings import Settings
 from ray_app.stack.embedded import Stack
 from tests.support.console_site import log_in, send
+from tests.support.waiting import wait_for
 
 ROWBEAM = Path(sys.executable).with_name("rowbeam")
 
@@ -281,9 +281,7 @@ def test_ctrl_c_stops_a_backfill_where_it_can_be_resumed(
         text=True,
     )
     try:
-        deadline = time.monotonic() + 180
-        while not document(rowbeam("jobs", "--json"))["jobs"]:
-            assert time.monotonic() < deadline, "no job appeared"
+        wait_for(lambda: document(rowbeam("jobs", "--json"))["jobs"])
         backfill.send_signal(signal.SIGINT)
         out, err = backfill.communicate(timeout=200)
     finally:

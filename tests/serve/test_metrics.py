@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +54,8 @@ def issues(first: int, last: int) -> list[dict[str, Any]]:
     return [{"id": n, "summary": f"issue number {n}", "status": "open"} for n in range(first, last + 1)]
 
 
-def run_job(site: ServeSite, key: str) -> dict[str, Any]:
+def run_job(site: ServeSite, key: str, seen: dict[str, Family]) -> dict[str, Any]:
+    """A job to its end, scraped into ``seen`` meanwhile: its gauges go with it."""
     with site.client(key) as client:
         started = client.post("/v1/backfills", json={"tables": [TABLE]})
         path = f"/v1/backfills/{started.json()['job']['job_id']}"
@@ -65,27 +64,12 @@ def run_job(site: ServeSite, key: str) -> dict[str, Any]:
             found: dict[str, Any] = client.get(path).json()["job"]
             return found
 
-        wait_for(lambda: job()["finished_at"] is not None)
-        return job()
-
-
-@contextmanager
-def scraping(site: ServeSite) -> Iterator[dict[str, Family]]:
-    """All that is scraped while the block runs: a job's gauges go with it."""
-    seen: dict[str, Family] = {}
-    ended = threading.Event()
-
-    def scrape_on() -> None:
-        while not ended.wait(1):
+        def has_ended_and_was_seen() -> bool:
             seen.update(scrape(url(site)))
+            return job()["finished_at"] is not None and seen.keys() >= JOB_GAUGES
 
-    scraper = threading.Thread(target=scrape_on)
-    scraper.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        scraper.join()
+        wait_for(has_ended_and_was_seen)
+        return job()
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +84,10 @@ def traffic(site: ServeSite, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         assert client.put(f"/v1/tables/{TABLE}/records", json={"records": issues(1, 20)}).status_code == 200
         assert client.post("/v1/search", json={"text": "issue", "tables": [TABLE]}).status_code == 200
         assert client.get("/v1/nothing").status_code == 404
-        with scraping(site) as seen:
-            job = run_job(site, key)
-            wait_for(lambda: JOB_GAUGES.issubset(seen))
-        assert run_job(site, key)["counts"]["unchanged"] == 121  # settled by its driver, without a cluster
+        seen: dict[str, Family] = {}
+        job = run_job(site, key, seen)
+        # Settled by its driver, without a cluster.
+        assert run_job(site, key, seen)["counts"]["unchanged"] == 121
         usage = client.get("/v1/usage").json()
     assert job["state"] == "succeeded", job
     engine = ledger_engine(site.settings)

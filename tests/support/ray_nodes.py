@@ -221,7 +221,7 @@ class Cluster:
         """A node that has joined the cluster and ``is_up``. One that ends is started again, as by systemd."""
         assert unit_setting(unit, "Restart") == "always"
         for _ in range(STARTS):
-            # With it, Ray takes a worker on this machine for a sign that a killed head runs.
+            # The last one's. With it, Ray takes a worker on this machine for a sign that the head runs.
             (self._folder / name / _ADDRESS_FILE).unlink(missing_ok=True)
             node = self._run(unit, own, name, *more, address=address)
             wait_for(partial(_has_settled, node, is_up))

@@ -11,9 +11,9 @@ from typing import Final
 PATIENCE: Final = 180.0
 
 
-def wait_for(condition: Callable[[], object], seconds: float = PATIENCE, every: float = 0.1) -> None:
-    """Return when ``condition`` holds, asked every so many seconds. Fails the test after ``seconds``."""
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Return when ``condition`` holds. Fails the test after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited for {seconds:g} s"
-        time.sleep(every)
+        time.sleep(0.1)
